@@ -1,0 +1,36 @@
+# The two commands of the README (`make demo`, `make test`) and their parts; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DETECTRON2 := sal-detectron2==0.7.2
+
+.PHONY: help setup demo test lint clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(BIN)/.installed ## create .venv with everything pinned in constraints.txt
+
+# detectron2 has no official PyPI release. The mirror is tagged for Python 3.10 but is pure Python apart from the
+# compiled `_C`, which this project does not need; --target puts it on any version.
+$(BIN)/.installed: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --progress-bar off --no-build-isolation -c constraints.txt -e '.[detection,dev]' | grep -v 'already satisfied' || true
+	$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps \
+		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		--python-version 3.10 --implementation cp --abi none --platform any --only-binary=:all: $(DETECTRON2)
+	$(BIN)/python -c 'import detectron2, pretrain, convmae_det'
+	@touch $@
+
+test: setup ## run the test suite
+	$(BIN)/python -m pytest
+
+lint: setup ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

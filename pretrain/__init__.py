@@ -1,0 +1,1 @@
+"""Masked-convolution autoencoder pretraining: ConvMAE and FastConvMAE, on torch, torchvision and timm alone."""

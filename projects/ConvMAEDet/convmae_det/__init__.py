@@ -1,0 +1,6 @@
+"""ConvMAE detection for detectron2: the ConvViT backbone and what trains it."""
+
+from convmae_det.backbone import ConvViT
+from convmae_det.lr_decay import get_vit_lr_decay_rate
+
+__all__ = ["ConvViT", "get_vit_lr_decay_rate"]

@@ -1,0 +1,117 @@
+"""Windowed and global attention with decomposed relative positions, without the N×N matrix.
+
+Decomposed relative positions (MViTv2, arXiv:2112.01526, eq. 4; ViTDet, arXiv:2203.16527) add
+`q·Rh[qy, ky] + q·Rw[qx, kx]` to the logits. With `eh = q·Rh` (N × H) and `ew = q·Rw` (N × W),
+
+    q·k·scale + bias  =  [q·scale, eh, ew] · [k, onehot(ky), onehot(kx)],
+
+so the sum is plain scaled dot-product attention with a head dimension of `d + H + W`, exact to rounding.
+"""
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.backbone.utils import get_rel_pos
+from einops import rearrange
+from torch import nn
+
+from pretrain.fused import norm_linear
+
+__all__ = ["RelPosAttention"]
+
+
+class RelPosAttention(nn.Module):
+    """Multi-head self-attention over a grid `(B, H, W, C)`, all of it or in windows.
+
+    Args:
+        dim: channels.
+        num_heads: attention heads; divides `dim`.
+        use_rel_pos: add decomposed relative positions.
+        rel_pos_zero_init: initialise them to zero instead of a truncated normal of std 0.02.
+        input_size: grid `(H, W)` whose relative positions are stored; other grids use a linear resize of them.
+        window_size: side of the windows in tokens, 0 for global attention. The grid is padded at the bottom and right
+            to whole windows; as in ViTDet the padding takes part as keys.
+
+    Raises:
+        ValueError: `dim` is not divisible by `num_heads`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        use_rel_pos: bool = False,
+        rel_pos_zero_init: bool = True,
+        input_size: tuple[int, int] | None = None,
+        window_size: int = 0,
+    ):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}.")
+        head_dim = dim // num_heads
+        self.num_heads = num_heads
+        self.scale = head_dim**-0.5
+        self.window_size = window_size
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.use_rel_pos = use_rel_pos
+        if use_rel_pos:
+            height, width = (window_size, window_size) if window_size else input_size
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * height - 1, head_dim))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * width - 1, head_dim))
+            if not rel_pos_zero_init:
+                nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
+                nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
+
+    def forward(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+        """Attention over `norm(x)`, x `(B, H, W, C)`; the pre-norm is fused into the projection."""
+        B, H, W, _ = x.shape
+        qkv = norm_linear(x, norm, self.qkv)
+        window_h, window_w = (self.window_size, self.window_size) if self.window_size else (H, W)
+        if H % window_h or W % window_w:
+            qkv = self._pad(qkv, -H % window_h, -W % window_w)
+        q, k, v = rearrange(
+            qkv,
+            "b (nh wh) (nw ww) (three heads d) -> three (b nh nw) heads wh ww d",
+            wh=window_h,
+            ww=window_w,
+            three=3,
+            heads=self.num_heads,
+        )
+        out = self._attend(q, k, v)
+        out = rearrange(
+            out,
+            "(b nh nw) heads (wh ww) d -> b (nh wh) (nw ww) (heads d)",
+            b=B,
+            nw=-(-W // window_w),
+            wh=window_h,
+        )
+        return self.proj(out[:, :H, :W])
+
+    def _pad(self, qkv: torch.Tensor, bottom: int, right: int) -> torch.Tensor:
+        """Grows the grid by tokens that are zero *before* the projection: they hold its bias alone."""
+        B, H, W, C = qkv.shape
+        fill = qkv.new_zeros(C) if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype)
+        padded = fill.expand(B, H + bottom, W + right, C).clone()
+        padded[:, :H, :W] = qkv
+        return padded
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attention within each grid: q, k, v `(B, heads, H, W, d)` to `(B, heads, H * W, d)`."""
+        if not self.use_rel_pos:
+            q, k, v = (t.flatten(2, 3) for t in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        H, W, d = q.shape[-3:]
+        rel_pos_h = get_rel_pos(H, H, self.rel_pos_h).to(q)
+        rel_pos_w = get_rel_pos(W, W, self.rel_pos_w).to(q)
+        bias_h = torch.einsum("bnhwd,hkd->bnhwk", q, rel_pos_h)
+        bias_w = torch.einsum("bnhwd,wkd->bnhwk", q, rel_pos_w)
+        onehot_h = torch.eye(H, dtype=q.dtype, device=q.device)[:, None].expand(H, W, H)
+        onehot_w = torch.eye(W, dtype=q.dtype, device=q.device).expand(H, W, W)
+        q = torch.cat([q * self.scale, bias_h, bias_w], dim=-1).flatten(2, 3)
+        k = torch.cat([k, torch.cat([onehot_h, onehot_w], -1).expand(*k.shape[:4], -1)], dim=-1).flatten(2, 3)
+        v = v.flatten(2, 3)
+        if v.device.type == "cpu":
+            # The CPU's fused kernel wants one head dimension for all three.
+            return F.scaled_dot_product_attention(q, k, F.pad(v, (0, H + W)), scale=1.0)[..., :d]
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)

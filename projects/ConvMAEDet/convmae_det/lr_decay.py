@@ -1,0 +1,26 @@
+"""Layer-wise learning-rate decay for ConvViT detectors."""
+
+__all__ = ["get_vit_lr_decay_rate"]
+
+
+def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 11) -> float:
+    """The learning-rate factor of one parameter, as in the published ConvMAE detectors.
+
+    Patch embeddings and the convolution stages are layer 0, block `i` of stage 3 is layer `i + 1`. Everything else has
+    no decay; unlike in ViTDet that includes `pos_embed`, as published.
+
+    Args:
+        name: parameter name, beginning with `backbone.` for those of the backbone.
+        lr_decay_rate: factor from each layer to the one below.
+        num_layers: number of blocks in stage 3.
+
+    Returns:
+        `lr_decay_rate ** (num_layers + 1 - layer)`.
+    """
+    layer = num_layers + 1
+    if name.startswith("backbone"):
+        if any(f".{part}" in name for part in ("patch_embed", "blocks1.", "blocks2.")):
+            layer = 0
+        elif ".blocks3." in name:
+            layer = int(name.split(".blocks3.")[1].split(".")[0]) + 1
+    return lr_decay_rate ** (num_layers + 1 - layer)

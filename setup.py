@@ -1,0 +1,52 @@
+"""Packaging of ConvMAEDet: `pretrain` (torch and timm only) and `convmae_det` (a detectron2 project)."""
+
+from setuptools import find_packages, setup
+
+PRETRAIN = [
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "timm>=1.0.9",
+    "einops>=0.7",
+    "numpy>=1.26",
+    "safetensors>=0.4",
+]
+
+# detectron2 itself is missing here on purpose: it has no official PyPI release. `make setup` installs a pinned
+# mirror of it, README.md gives the route from source for a GPU box.
+DETECTION = [
+    "fvcore>=0.1.5.post20221221",
+    "iopath>=0.1.9",
+    "omegaconf>=2.3,<2.4",
+    "hydra-core>=1.3",
+    "pycocotools>=2.0.7",
+    "faster-coco-eval>=1.6",
+    "Pillow>=10",
+    "matplotlib>=3.8",
+    "opencv-python-headless>=4.8",
+    "cloudpickle>=3",
+    "tabulate>=0.9",
+    "termcolor>=2",
+    "tensorboard>=2.15",
+    "tqdm>=4.66",
+    "yacs>=0.1.8",
+    "packaging>=23",
+    "setuptools<81",  # detectron2's model zoo imports pkg_resources
+]
+
+setup(
+    name="convmae-det",
+    version="0.1.0",
+    description="ConvMAE detection for detectron2, with fast exact ConvMAE pretraining beside it",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pretrain", "pretrain.*"])
+    + find_packages(where="projects/ConvMAEDet", include=["convmae_det", "convmae_det.*"]),
+    package_dir={"convmae_det": "projects/ConvMAEDet/convmae_det"},
+    install_requires=PRETRAIN,
+    extras_require={
+        "detection": DETECTION,
+        "pretrain": ["tensorboard>=2.15", "matplotlib>=3.8"],
+        "slurm": ["submitit>=1.5"],
+        "dev": ["pytest>=8", "ruff>=0.6"],
+    },
+)
