@@ -24,6 +24,7 @@ DETECTION = [
     "matplotlib>=3.8",
     "opencv-python-headless>=4.8",
     "cloudpickle>=3",
+    "shapely>=2",  # crops polygons
     "tabulate>=0.9",
     "termcolor>=2",
     "tensorboard>=2.15",

@@ -1,0 +1,8 @@
+"""As `mask_rcnn_vitdet_convmae_b_25ep.py`, for 50 epochs. Not published and not measured here."""
+
+from convmae_det.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
+
+from .mask_rcnn_vitdet_convmae_b_25ep import data, dataloader, lr_multiplier, model, optimizer, train
+
+train.max_iter = iterations(epochs=50, images=COCO_TRAIN_IMAGES, batch_size=16)
+lr_multiplier = multistep_schedule(train.max_iter, warmup_iter=250)

@@ -1,0 +1,26 @@
+"""COCO with large-scale jitter (arXiv:2012.07177); the one number `data.image_size` sets the size of everything."""
+
+import detectron2.data.transforms as T
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
+
+from convmae_det.data import build_train_loader
+
+data = dict(image_size=1024)
+
+dataloader = model_zoo.get_config("common/data/coco.py").dataloader
+dataloader.train.update(_target_=build_train_loader, total_batch_size=64, seed="${train.seed}")
+dataloader.train.mapper.update(
+    augmentations=[
+        L(T.RandomFlip)(horizontal=True),
+        L(T.ResizeScale)(
+            min_scale=0.1, max_scale=2.0, target_height="${data.image_size}", target_width="${data.image_size}"
+        ),
+        L(T.FixedSizeCrop)(crop_size=["${data.image_size}", "${data.image_size}"], pad=False),
+    ],
+    image_format="RGB",
+    recompute_boxes=True,  # cropping cuts objects
+)
+dataloader.test.mapper.augmentations = [
+    L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.image_size}"),
+]

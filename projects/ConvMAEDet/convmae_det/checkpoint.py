@@ -1,0 +1,88 @@
+"""Checkpoints of detection runs: written whole or not at all, read without running code, and never half matched."""
+
+import logging
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.errors import UserError
+
+__all__ = ["RunCheckpointer", "load_weights"]
+
+logger = logging.getLogger(__name__)
+
+
+class RunCheckpointer(DetectionCheckpointer):
+    """detectron2's checkpointer whose files survive a kill at any moment.
+
+    Both the checkpoint and the `last_checkpoint` tag are written to a temporary name and renamed.
+    """
+
+    def save(self, name: str, **extra) -> None:
+        """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir) / f"{name}.pth"
+        logger.info(f"Saving checkpoint to {path}")
+        state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        save_atomically({"model": self.model.state_dict(), **state, **extra}, path)
+        self.tag_last_checkpoint(path.name)
+
+    def save_weights(self, name: str, **extra) -> None:
+        """Saves the model and `extra` alone; the file is not tagged, so `--resume` does not begin from it."""
+        if self.save_dir and self.save_to_disk:
+            save_atomically({"model": self.model.state_dict(), **extra}, Path(self.save_dir) / f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        tag = Path(self.save_dir) / "last_checkpoint"
+        temporary = tag.with_name(".last_checkpoint.tmp")
+        temporary.write_text(last_filename_basename)
+        os.replace(temporary, tag)
+
+    def _torch_load(self, f: str) -> dict:
+        return load_checkpoint(f)
+
+
+def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
+    """Loads a detection checkpoint's weights into a model, without optimizer or iteration.
+
+    Args:
+        model: a detector, possibly wrapped for distributed training.
+        path: a file, or a URL that detectron2 understands; empty leaves the model as it is.
+        strict: every weight of the model must be in the file, as an evaluation needs. Without it heads of another
+            number of classes may differ, as fine-tuning needs; each weight left as initialised is logged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file cannot be read, holds nothing of this model, or lacks some of it under `strict`.
+    """
+    if not path:
+        return
+    if not urlparse(path).scheme and not PathManager.isfile(path.split("?")[0]):
+        raise FileNotFoundError(f"train.init_checkpoint={path} does not exist.")
+    loader = _ReportingCheckpointer(model)
+    try:
+        loader.load(path)
+    except ValueError as e:
+        raise UserError(str(e)) from e
+    missing, wrong_shape = loader.incompatible.missing_keys, loader.incompatible.incorrect_shapes
+    names = len(loader.model.state_dict())
+    if len(missing) + len(wrong_shape) >= names or (strict and (missing or wrong_shape)):
+        examples = [*missing, *(name for name, *_ in wrong_shape)]
+        raise UserError(
+            f"Checkpoint {path} does not fit the model: {len(missing)} of {names} weights are missing and "
+            f"{len(wrong_shape)} have another shape ({', '.join(examples[:3])}, …); is it from another config?"
+        )
+
+
+class _ReportingCheckpointer(RunCheckpointer):
+    """Keeps what did and did not match."""
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        self.incompatible = incompatible
+        super()._log_incompatible_keys(incompatible)

@@ -1,0 +1,98 @@
+"""Loading a LazyConfig for a run: defaults for what it leaves out, and overrides that must name something real."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pretrain.errors import UserError
+
+__all__ = ["default_train_options", "load_config"]
+
+
+def default_train_options() -> DictConfig:
+    """detectron2's `train` options with what this project's trainer adds; new keys are explained in DETECTION.md."""
+    train = model_zoo.get_config("common/train.py").train
+    additions = {"seed": 0, "amp": {"dtype": "float16"}, "best_metric": "bbox/AP", "check_data": True}
+    return OmegaConf.merge(train, additions)
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, and applies `key=value` overrides.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or an override does not parse or names nothing.
+    """
+    if not Path(config_file).is_file():
+        raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
+    try:
+        cfg = LazyConfig.load(config_file)
+    except (SyntaxError, ImportError, KeyError, ValueError) as e:
+        raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {e}") from e
+    missing = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
+    if missing:
+        raise UserError(f"Config file {config_file} defines no {', '.join(missing)}; a run needs them.")
+    cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
+    _apply_overrides(cfg, overrides)
+    return cfg
+
+
+def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as e:
+            raise UserError(f"Override {text!r} is not of the form key=value.") from e
+        if not override.is_add():  # hydra's +key=value adds a key on purpose
+            _check_key(cfg, override.key_or_group)
+    try:
+        LazyConfig.apply_overrides(cfg, list(overrides))
+    except (KeyError, NotImplementedError) as e:
+        raise UserError(f"Overrides cannot be applied: {e}") from e
+
+
+def _check_key(cfg: DictConfig, key: str) -> None:
+    """Raises UserError unless `key` is in the config or is an argument of the callable it would be passed to."""
+    node, path = cfg, []
+    for part in key.split("."):
+        if isinstance(node, ListConfig):
+            if not (part.isdigit() and int(part) < len(node)):
+                raise UserError(
+                    f"Override {key!r}: {'.'.join(path)} has {len(node)} entries, {part!r} is none of them."
+                )
+            node = node[int(part)]
+        elif isinstance(node, DictConfig):
+            names = _arguments(node)
+            if part not in node and names is not None and part not in names:
+                close = difflib.get_close_matches(part, names, n=1)
+                hint = (
+                    f"did you mean {'.'.join([*path, close[0]])!r}?" if close else f"it has {', '.join(sorted(names))}."
+                )
+                raise UserError(f"Override {key!r}: {'.'.join(path) or 'the config'} has no {part!r}; {hint}")
+            node = node.get(part)
+        path.append(part)
+
+
+def _arguments(node: DictConfig) -> set[str] | None:
+    """Names that may stand below a node: its keys, and what its target accepts; None if that is anything."""
+    names = {str(key) for key in node}
+    if "_target_" not in node:
+        return names
+    target = locate(node._target_) if isinstance(node._target_, str) else node._target_
+    try:
+        parameters = inspect.signature(
+            getattr(target, "__init__", target) if inspect.isclass(target) else target
+        ).parameters
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    return names | set(parameters) - {"self"}

@@ -1,0 +1,168 @@
+"""One detection run, from a resolved config: checks, training, evaluation."""
+
+import logging
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from convmae_det.checkpoint import RunCheckpointer, load_weights
+from convmae_det.config import load_config
+from convmae_det.dataset_check import check_datasets
+from convmae_det.hooks import BestCheckpointer, SaveOnSigterm, SeedEachStep
+from convmae_det.trainer import Trainer
+from pretrain.errors import UserError
+
+__all__ = ["evaluate", "run", "train"]
+
+logger = logging.getLogger("convmae_det")
+
+
+def run(args: Namespace) -> None:
+    """Trains or evaluates in this process.
+
+    Args:
+        args: those of :func:`detectron2.engine.default_argument_parser`: `config_file`, `opts`, `resume`, `eval_only`.
+
+    Raises:
+        UserError: the config, data or checkpoint cannot be used; nothing has been written then but logs.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    output_dir = Path(cfg.train.output_dir)
+    if args.eval_only:
+        cfg.train.output_dir = str(output_dir / "eval")  # the training run's config and log stay as they are
+    elif (output_dir / "last_checkpoint").exists() and not args.resume:
+        raise UserError(
+            f"{output_dir} already holds a run; add --resume to continue it, or name another folder with "
+            "train.output_dir=…"
+        )
+    if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
+        cfg.dataloader.evaluator.output_dir = os.path.join(cfg.train.output_dir, "inference")
+    precision_note = _fit_precision_to_device(cfg)
+    default_setup(cfg, args)
+    if precision_note:
+        logger.warning(precision_note)
+    if cfg.train.check_data:
+        _on_main_process(lambda: check_datasets(cfg, training=not args.eval_only))
+
+    model = instantiate(cfg.model).to(cfg.train.device)
+    logger.info(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
+    if args.eval_only:
+        if not cfg.train.init_checkpoint:
+            logger.warning("train.init_checkpoint is empty: evaluating randomly initialised weights.")
+        load_weights(model, cfg.train.init_checkpoint, strict=True)
+        evaluate(cfg, model)
+    else:
+        train(cfg, model, resume=args.resume)
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
+    """Evaluates on `dataloader.test` with `dataloader.evaluator`; prints and returns the metrics.
+
+    On all processes but the first, and without an evaluator, the result is empty.
+    """
+    if "evaluator" not in cfg.dataloader:
+        logger.warning("The config has no dataloader.evaluator: nothing to evaluate.")
+        return {}
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results
+
+
+def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
+    """Trains for `train.max_iter` iterations, with checkpoints, evaluations and logs in `train.output_dir`.
+
+    Args:
+        cfg: resolved config.
+        model: on its device, not wrapped.
+        resume: go on from the last checkpoint in the output folder, if there is one.
+
+    Raises:
+        UserError: nothing is left to train.
+    """
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    device_ids = {"device_ids": None} if cfg.train.device == "cpu" else {}
+    model = create_ddp_model(model, **cfg.train.ddp, **device_ids)
+    amp = cfg.train.amp
+    trainer = Trainer(model, loader, optimizer, getattr(torch, amp.dtype) if amp.enabled else None)
+
+    checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    main = comm.is_main_process()
+    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    trainer.register_hooks(
+        [
+            SeedEachStep(cfg.train.seed),
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            # Evaluation comes before the checkpoint: a run killed in between evaluates again when resumed.
+            hooks.EvalHook(cfg.train.eval_period, lambda: evaluate(cfg, model)),
+            BestCheckpointer(checkpointer, cfg.train.best_metric) if main else None,
+            periodic if main else None,
+            hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
+            SaveOnSigterm(checkpointer),
+        ]
+    )
+
+    start_iter = 0
+    if resume and checkpointer.has_checkpoint():
+        checkpointer.load(checkpointer.get_checkpoint_file())
+        start_iter = trainer.iter + 1
+        periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
+    else:
+        load_weights(model, cfg.train.init_checkpoint, strict=False)
+    if start_iter >= cfg.train.max_iter:
+        raise UserError(
+            f"Nothing is left to train: {cfg.train.output_dir} holds iteration {start_iter} of train.max_iter="
+            f"{cfg.train.max_iter}. Raise train.max_iter, or evaluate with --eval-only "
+            f"train.init_checkpoint={checkpointer.get_checkpoint_file()}"
+        )
+    if start_iter:
+        _skip_batches(loader, start_iter)
+    trainer.train(start_iter, cfg.train.max_iter)
+
+
+def _skip_batches(loader, batches: int) -> None:
+    sampler = getattr(loader, "batch_sampler", None)
+    if hasattr(sampler, "start"):
+        sampler.start = batches
+    else:
+        logger.warning("This config's loader cannot be resumed in place: it starts with a new shuffle.")
+
+
+def _fit_precision_to_device(cfg: DictConfig) -> str:
+    """Replaces a precision that the device cannot train in; gives the line that says so."""
+    amp = cfg.train.amp
+    if amp.dtype not in ("float16", "bfloat16"):
+        raise UserError(f"train.amp.dtype={amp.dtype} is neither float16 nor bfloat16.")
+    if cfg.train.device == "cpu":
+        cfg.train.ddp.fp16_compression = False
+        if amp.enabled and amp.dtype == "float16":
+            amp.enabled = False
+            return (
+                "Mixed precision: float16 needs a GPU, this run is in float32 (train.amp.dtype=bfloat16 runs on a CPU)."
+            )
+    return ""
+
+
+def _on_main_process(check) -> None:
+    """Runs a check once; every process learns of the failure and stops."""
+    failure = None
+    if comm.is_main_process():
+        try:
+            check()
+        except UserError as e:
+            failure = e
+    if any(comm.all_gather(failure is not None)):
+        raise failure or SystemExit(1)

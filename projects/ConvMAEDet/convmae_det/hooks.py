@@ -1,0 +1,111 @@
+"""Hooks that make a run repeatable, preemptible, and keep its best weights."""
+
+import logging
+import math
+import random
+import signal
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from convmae_det.checkpoint import RunCheckpointer
+
+__all__ = ["BestCheckpointer", "SaveOnSigterm", "SeedEachStep"]
+
+logger = logging.getLogger(__name__)
+
+
+class SeedEachStep(HookBase):
+    """Seeds all generators at each iteration from `(seed, iteration, rank)`.
+
+    Proposal sampling and stochastic depth then depend on the iteration alone, so a resumed run draws what the
+    uninterrupted one did, without generator states of every process in the checkpoint. A negative seed does nothing.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def before_step(self) -> None:
+        if self.seed < 0:
+            return
+        seeds = np.random.SeedSequence([self.seed, self.trainer.iter, comm.get_rank()]).generate_state(3)
+        random.seed(int(seeds[0]))
+        np.random.seed(seeds[1])
+        torch.manual_seed(int(seeds[2]))
+
+
+class SaveOnSigterm(HookBase):
+    """On SIGTERM finishes the iteration, saves a checkpoint on which `--resume` goes on, and exits with 143."""
+
+    EXIT_CODE = 128 + signal.SIGTERM
+
+    def __init__(self, checkpointer: RunCheckpointer):
+        self.checkpointer = checkpointer
+        self.received = False
+
+    def before_train(self) -> None:
+        self.previous = signal.signal(signal.SIGTERM, self._receive)
+
+    def after_train(self) -> None:
+        signal.signal(signal.SIGTERM, self.previous)
+
+    def _receive(self, *_) -> None:
+        self.received = True
+
+    def after_step(self) -> None:
+        if not self._anyone_received() or self.trainer.iter + 1 >= self.trainer.max_iter:
+            return
+        name = f"model_{self.trainer.iter:07d}"
+        self.checkpointer.save(name, iteration=self.trainer.iter)
+        comm.synchronize()
+        logger.warning(f"SIGTERM: saved {name}.pth after iteration {self.trainer.iter}; continue with --resume.")
+        raise SystemExit(self.EXIT_CODE)
+
+    def _anyone_received(self) -> bool:
+        """All processes must stop after the same iteration, though the signal reaches them at different ones."""
+        if comm.get_world_size() == 1:
+            return self.received
+        device = next(self.trainer.model.parameters()).device
+        received = torch.tensor(float(self.received), device=device)
+        torch.distributed.all_reduce(received)
+        return received.item() > 0
+
+
+class BestCheckpointer(HookBase):
+    """Keeps the weights of the best evaluation as `model_best.pth`, also across resumes.
+
+    Unlike detectron2's hook it remembers the best value in the checkpoint, and does not make the best weights the place
+    where `--resume` begins. Register it after the evaluation and before the periodic checkpointer.
+
+    Args:
+        metric: name in the event storage, such as `bbox/AP`; higher is better.
+    """
+
+    def __init__(self, checkpointer: RunCheckpointer, metric: str):
+        self.checkpointer, self.metric = checkpointer, metric
+        self.best: float | None = None
+        self.seen = -1
+
+    def after_step(self) -> None:
+        self._keep_if_best()
+
+    def after_train(self) -> None:
+        self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
+        latest = self.trainer.storage.latest().get(self.metric)
+        if latest is None or latest[1] <= self.seen:
+            return
+        value, self.seen = float(latest[0]), int(latest[1])
+        if math.isfinite(value) and (self.best is None or value > self.best):
+            self.best = value
+            self.checkpointer.save_weights("model_best", iteration=self.seen, metric=self.metric, value=value)
+            logger.info(f"Best {self.metric} so far: {value:.2f}; saved as model_best.pth.")
+
+    def state_dict(self) -> dict:
+        return {} if self.best is None else {"best": self.best, "seen": self.seen}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.best, self.seen = state["best"], state["seen"]

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Train or evaluate a detector defined by a LazyConfig file.
+
+The command line is that of detectron2's script of the same name; it also runs on CPUs and under torchrun.
+"""
+
+from detectron2.engine import default_argument_parser
+
+from convmae_det.config import load_config
+from convmae_det.engine import run
+from convmae_det.launch import launch
+from pretrain.errors import exit_on_user_error
+
+EXAMPLES = """
+examples:
+  train on 8 GPUs       tools/lazyconfig_train_net.py --num-gpus 8 --config-file CONFIG.py
+  with other options    ... train.output_dir=output/mine data.image_size=512 dataloader.train.total_batch_size=8
+  go on after a stop    ... --resume
+  evaluate              ... --eval-only train.init_checkpoint=output/mine/model_best.pth
+  on a CPU              ... --num-gpus 0 train.device=cpu
+  several machines      torchrun --nnodes 2 --nproc-per-node 8 ... tools/lazyconfig_train_net.py --config-file CONFIG.py
+"""
+
+
+def main() -> None:
+    parser = default_argument_parser(epilog=EXAMPLES)
+    parser.description = __doc__
+    args = parser.parse_args()
+    with exit_on_user_error():
+        launch(run, args, device=load_config(args.config_file, args.opts).train.device)
+
+
+if __name__ == "__main__":
+    main()
