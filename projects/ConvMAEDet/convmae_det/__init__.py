@@ -1,5 +1,6 @@
 """ConvMAE detection for detectron2: the ConvViT backbone and what trains it."""
 
+from convmae_det import datasets as _register_datasets  # noqa: F401
 from convmae_det.backbone import ConvViT
 from convmae_det.lr_decay import get_vit_lr_decay_rate
 
