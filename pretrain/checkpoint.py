@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 __all__ = ["check_output_path", "load_checkpoint", "save_atomically", "save_weights"]
 
 
 def save_atomically(data: Any, path: str | os.PathLike) -> None:
-    """`torch.save` that leaves either the old file or the whole new one, whatever happens in between."""
+    """`torch.save` that leaves either the old file or the whole new one, whatever happens in between.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
     with _replacing(path) as temporary, open(temporary, "wb") as f:
         torch.save(data, f)
 
@@ -111,5 +116,7 @@ def _replacing(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as e:  # a full disk is any of them
+        raise OSError(f"{path} could not be written: {e}") from e
     finally:
         temporary.unlink(missing_ok=True)

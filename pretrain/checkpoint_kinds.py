@@ -141,6 +141,10 @@ class Checkpoint:
     original_names: dict[str, str]
     extras: tuple[str, ...]
 
+    @property
+    def variant(self) -> str:
+        return str(self.sizes or "unknown")
+
     def has(self, part: Part) -> bool:
         return part in self.parts.values()
 

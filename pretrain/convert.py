@@ -92,7 +92,7 @@ def convert(
     Args:
         checkpoint: what :func:`recognise` returns.
         target: what to convert to.
-        shapes: every name and shape of the model that will load the result.
+        shapes: every name and shape of the detector that will load the result; to detection only.
 
     Returns:
         the converted tensors by name, unchanged ones without a copy, and the report.
@@ -101,22 +101,27 @@ def convert(
         ValueError: there is no such conversion, or the result is not what `shapes` asks for.
     """
     _check_possible(checkpoint, target)
+    if shapes is not None and target is not Target.DETECTION:
+        raise ValueError(f"Names and shapes are compared for detectors only, not for {target.value}.")
     report = ConversionReport(
         source=checkpoint.source,
         kind=checkpoint.kind.name,
         why=checkpoint.why,
-        variant=str(checkpoint.sizes or "unknown"),
+        variant=checkpoint.variant,
         target=target.value,
         target_known=shapes is not None,
     )
     state = _rename(checkpoint, target, report)
-    _fit_positions(state, checkpoint, target, shapes, report)
-    if target is Target.CLASSIFIER:
-        _complete_classifier(state, checkpoint, report)
+    if shapes is not None:
+        _check_names(state, checkpoint, shapes, report)
     if target is Target.PRETRAIN:
         _list_missing_in_pretraining(state, checkpoint, report)
+    else:
+        _fit_positions(state, checkpoint, target, shapes, report)
+    if target is Target.CLASSIFIER:
+        _complete_classifier(state, checkpoint, report)
     if shapes is not None:
-        _check_shapes(state, checkpoint, target, shapes, report)
+        _check_shapes(state, checkpoint, shapes)
     return state, report
 
 
@@ -188,7 +193,7 @@ def _fit_positions(
 ) -> None:
     """Takes the class token's slot off the position embedding and resizes its grid where the target asks for it."""
     name = f"{NET_PREFIX if target is Target.DETECTION else ''}pos_embed"
-    if name not in state or target is Target.PRETRAIN:
+    if name not in state:
         return
     pos_embed = state[name]
     side, has_slot = position_grid(pos_embed.shape[1])
@@ -227,33 +232,40 @@ def _list_missing_in_pretraining(
     report.missing |= dict.fromkeys(absent, "not in the file; pretraining initialises it")
 
 
-def _check_shapes(
+def _check_names(
     state: Mapping[str, torch.Tensor],
     checkpoint: Checkpoint,
-    target: Target,
     shapes: Mapping[str, Sequence[int]],
     report: ConversionReport,
 ) -> None:
-    """Every tensor has its place, and the places that stay empty are those that are expected to."""
-    expected = _MISSING_IN_DETECTION if target is Target.DETECTION else {}
-    absent = [name for name in shapes if name not in state and name not in report.missing]
-    reasons = {name: _first_match(name, expected) for name in absent}
+    """Every tensor has a place in the detector, and the places that stay empty are those that are expected to."""
+    reasons = {name: _reason_missing(name) for name in shapes if name not in state}
     report.missing |= {name: reason for name, reason in reasons.items() if reason}
     problems = []
     if unexpected := [name for name in state if name not in shapes]:
         problems.append(f"the model has no {summarise(unexpected)}")
     if unexplained := [name for name, reason in reasons.items() if not reason]:
         problems.append(f"the file has nothing for {summarise(unexplained)}")
-    if reshaped := [name for name in state if tuple(shapes.get(name, state[name].shape)) != tuple(state[name].shape)]:
-        first = reshaped[0]
-        example = f"{first} is {tuple(state[first].shape)} in the file and {tuple(shapes[first])} in the model"
-        problems.append(f"{len(reshaped)} tensors differ in shape ({example})")
     if problems:
+        raise ValueError(f"{_does_not_fit(checkpoint)}: {'; '.join(problems)}. Give the config of this variant.")
+
+
+def _check_shapes(
+    state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, shapes: Mapping[str, Sequence[int]]
+) -> None:
+    differing = [name for name, tensor in state.items() if tuple(tensor.shape) != tuple(shapes[name])]
+    if differing:
+        first = differing[0]
         raise ValueError(
-            f"{checkpoint.source} ({report.kind}, {report.variant}) does not fit the model: {'; '.join(problems)}. "
+            f"{_does_not_fit(checkpoint)}: {len(differing)} tensors differ in shape ({first} is "
+            f"{tuple(state[first].shape)} in the file and {tuple(shapes[first])} in the model). "
             "Give the config of this variant."
         )
 
 
-def _first_match(name: str, table: Mapping[str, str]) -> str | None:
-    return next((value for pattern, value in table.items() if re.fullmatch(pattern, name)), None)
+def _does_not_fit(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.source} ({checkpoint.kind.name}, {checkpoint.variant}) does not fit the model"
+
+
+def _reason_missing(name: str) -> str | None:
+    return next((reason for pattern, reason in _MISSING_IN_DETECTION.items() if re.fullmatch(pattern, name)), None)

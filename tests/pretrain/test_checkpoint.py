@@ -10,6 +10,11 @@ import torch
 from pretrain.checkpoint import check_output_path, load_checkpoint, save_atomically, save_weights
 
 
+def weights(path):
+    content = load_checkpoint(path)
+    return content["model"] if path.suffix == ".pth" else content
+
+
 class Malicious:
     def __init__(self, marker):
         self.marker = marker
@@ -50,8 +55,7 @@ def test_round_trip(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     state = {"a": torch.randn(3, 4), "b": torch.randn(4, 3).T, "c": torch.zeros(2, dtype=torch.bfloat16)}
     save_weights(state, path, {"note": "text"})
-    read = load_checkpoint(path)
-    read = read["model"] if suffix == ".pth" else read
+    read = weights(path)
     assert read.keys() == state.keys()
     for name, tensor in state.items():
         assert torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype
@@ -62,10 +66,8 @@ def test_round_trip(tmp_path, suffix):
 def test_replacing_a_file_that_is_being_read(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     save_weights({"w": torch.arange(1000.0)}, path)
-    read = load_checkpoint(path)
-    save_weights({"w": (read.get("model") or read)["w"] if suffix == ".pth" else read["w"]}, path)
-    read = load_checkpoint(path)
-    assert torch.equal(read["model"]["w"] if suffix == ".pth" else read["w"], torch.arange(1000.0))
+    save_weights(weights(path), path)
+    assert torch.equal(weights(path)["w"], torch.arange(1000.0))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -84,8 +86,7 @@ def test_tensors_stay_on_disk(tmp_path):
     for name in ("a.pth", "a.safetensors"):
         path = tmp_path / name
         save_weights({"w": torch.full((4096,), 7.0)}, path)
-        read = load_checkpoint(path)
-        tensor = (read["model"] if name.endswith(".pth") else read)["w"]
+        tensor = weights(path)["w"]
         needle = torch.full((4096,), 7.0).numpy().tobytes()
         offset = path.read_bytes().index(needle)
         with open(path, "r+b") as f:
