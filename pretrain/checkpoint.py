@@ -39,6 +39,9 @@ def save_weights(
     with _replacing(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in state_dict.items()}
         save_file(contiguous, temporary, metadata={"format": "pt", **(extras or {})})
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # safetensors makes files that their owner alone can read
 
 
 def check_output_path(path: str | os.PathLike, force: bool = False) -> None:

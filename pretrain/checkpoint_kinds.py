@@ -79,7 +79,7 @@ _CLS_TOKEN = {Part.CLS_TOKEN: "cls_token"}
 _NORM = {Part.NORM: r"norm\.(weight|bias)"}
 _DECODER = {Part.DECODER: r"mask_token|decoder_(pos_embed|(embed|blocks|norm|pred)\..+)"}
 _STAGE_DECODE = {Part.STAGE_DECODE: r"stage[12]_output_decode\.(weight|bias)"}
-_HEAD = {Part.HEAD: r"head\.(weight|bias)"}
+_HEAD = {Part.HEAD: r"head\..+"}
 _HEAD_NORM = {Part.HEAD_NORM: r"(fc_norm|norm)\.(weight|bias)"}
 _AROUND_NET = {
     Part.PYRAMID: r"backbone\.(?!net\.).+",
@@ -177,8 +177,9 @@ def summarise(names: Iterable[str]) -> str:
     """Names in one line: those that begin alike are counted."""
     groups = Counter()
     for name in names:
-        first, *rest = name.split(".")
-        shared = first if not rest or rest[0].isdigit() else f"{first}.{rest[0]}"
+        prefix = NET_PREFIX if name.startswith(NET_PREFIX) else ""
+        first, *rest = name.removeprefix(prefix).split(".")
+        shared = prefix + (first if not rest or rest[0].isdigit() else f"{first}.{rest[0]}")
         groups[name if shared == name else f"{shared}.*"] += 1
     return ", ".join(f"{group} ({n})" if group.endswith("*") else group for group, n in groups.items())
 

@@ -66,7 +66,7 @@ DROPPED: dict[Target, dict[Part, str]] = {
 }
 
 _MISSING_IN_DETECTION = {
-    r"backbone\.net\.blocks3?\.\d+\.attn\.rel_pos_[hw]": "relative positions begin at zero",
+    r"backbone\.net\.blocks3?\.\d+\.attn\.rel_pos_[hw]": "relative positions are learned in detection only",
     r"backbone\.(?!net\.).+": "the feature pyramid is trained from scratch",
     r"(proposal_generator|roi_heads)\..+": "the heads are trained from scratch",
 }
@@ -85,9 +85,12 @@ def convert(
 
     To detection, the position embedding keeps its own grid unless `shapes` asks for another. The class token's slot in
     it stays for plain ViT backbones (ViTDet's `pretrain_use_cls_token=True`) and goes for ConvViT ones, unless `shapes`
-    says otherwise. To a classifier, `fc_norm` is made where there is no classification norm: as in MAE's finetuning
-    with global pooling, it is a new LayerNorm on the mean token; `head` is left to be initialised for the classes at
-    hand. To pretraining, everything a pretraining file has is kept, and a trunk alone of other files.
+    says otherwise; detectors stay as they are.
+
+    To a classifier, `fc_norm` is made where there is no classification norm: as in MAE's finetuning with global
+    pooling, it is a new LayerNorm on the mean token. `head` is left to be initialised for the classes at hand.
+
+    To pretraining, everything a pretraining file has is kept, and the trunk alone of other files.
 
     Args:
         checkpoint: what :func:`recognise` returns.
@@ -197,7 +200,8 @@ def _fit_positions(
         return
     pos_embed = state[name]
     side, has_slot = position_grid(pos_embed.shape[1])
-    wanted = (side, has_slot and checkpoint.kind.family == "ViT")
+    is_kept = checkpoint.kind.family == "ViT" or (checkpoint.kind.is_detector and target is Target.DETECTION)
+    wanted = (side, has_slot and is_kept)
     if shapes and len(shapes.get(name, ())) == 3:
         wanted = position_grid(shapes[name][1])
     if wanted == (side, has_slot):

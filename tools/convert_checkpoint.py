@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Converts a checkpoint between pretraining, classification and detection, and reports what became of every tensor.
 
-    python tools/convert_checkpoint.py convmae_base.pth detection.pth --config projects/ConvMAEDet/configs/COCO/x.py
+    python tools/convert_checkpoint.py convmae_base.pth detection.pth
     python tools/convert_checkpoint.py detection.pth trunk.safetensors --to pretrain
 
 projects/ConvMAEDet/CHECKPOINTS.md lists the kinds of files it reads.
@@ -47,11 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
-        model = build_detector(args.config) if args.config else None
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()} if model else None
-        state, report = convert(checkpoint, Target(args.to), shapes)
-        if model:
+        if args.config:
+            model = build_detector(args.config)
+            shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+            state, report = convert(checkpoint, Target.DETECTION, shapes)
             check_loads(model, state, report)
+        else:
+            state, report = convert(checkpoint, Target(args.to))
         extras = {"__author__": "ConvMAEDet"} if args.to == Target.DETECTION.value else None
         save_weights(state, args.output, extras)
     except (OSError, ValueError) as e:

@@ -119,9 +119,9 @@ def test_wrong_variant(reference_names):
     state = scaled(reference_names["convmae_base_pretrain"])
     for net, message in (
         (convvit_b(embed_dim=(8, 12, 36)), "tensors differ in shape"),
-        (convvit_b(depth=(2, 2, 12)), r"the file has nothing for backbone\.net\.\*"),
-        (convvit_b(depth=(2, 1, 11)), r"the model has no backbone\.net\.\* \(14\)"),
-        (vit_b(), r"the model has no backbone\.net\.\*"),
+        (convvit_b(depth=(2, 2, 12)), r"the file has nothing for backbone\.net\.blocks3\.\* \(12\)"),
+        (convvit_b(depth=(2, 1, 11)), r"the model has no backbone\.net\.blocks2\.\* \(14\)"),
+        (vit_b(), r"the model has no backbone\.net\.patch_embed1\.proj\.\* \(2\)"),
     ):
         shapes = {name: tensor.shape for name, tensor in detector(net).state_dict().items()}
         with pytest.raises(ValueError, match=f"does not fit the model: .*{message}"):

@@ -62,6 +62,13 @@ def test_round_trip(tmp_path, suffix):
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_both_formats_have_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    for name in ("a.pth", "a.safetensors"):
+        save_weights({"w": torch.ones(1)}, tmp_path / name)
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_replacing_a_file_that_is_being_read(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"

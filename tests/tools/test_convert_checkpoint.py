@@ -73,7 +73,7 @@ def test_to_detection_with_a_config(tool, tmp_path, convmae, capsys):
     said = capsys.readouterr().out
     assert "ConvMAE or FastConvMAE pretraining" in said
     assert "backbone.net.pos_embed: (1, 196, 24) -> (1, 64, 24), grid 14x14 resized to 8x8" in said
-    assert "backbone.net.* (22): relative positions begin at zero" in said
+    assert "backbone.net.blocks3.* (22): relative positions are learned in detection only" in said
     assert "roi_heads.box_head.*" in said and "backbone.simfp_2.*" in said
     content = torch.load(output, weights_only=True)
     assert content.keys() == {"model", "__author__"} and len(content["model"]) == 203
