@@ -199,10 +199,14 @@ def _fit_positions(
     if name not in state:
         return
     pos_embed = state[name]
-    side, has_slot = position_grid(pos_embed.shape[1])
-    is_kept = checkpoint.kind.family == "ViT" or (checkpoint.kind.is_detector and target is Target.DETECTION)
+    is_vit, is_detector = checkpoint.kind.family == "ViT", checkpoint.kind.is_detector
+    may_have_slot = is_vit or is_detector or checkpoint.has(Part.CLS_TOKEN)
+    if target is Target.CLASSIFIER and not may_have_slot:
+        return  # any grid will do
+    side, has_slot = position_grid(pos_embed.shape[1], may_have_slot)
+    is_kept = is_vit or (is_detector and target is Target.DETECTION)
     wanted = (side, has_slot and is_kept)
-    if shapes and len(shapes.get(name, ())) == 3:
+    if shapes is not None:
         wanted = position_grid(shapes[name][1])
     if wanted == (side, has_slot):
         return

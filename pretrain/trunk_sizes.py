@@ -13,8 +13,9 @@ from pretrain.trunk import ConvViTTrunk
 
 __all__ = ["TrunkSizes", "position_grid", "trunk_problems"]
 
-# ConvViT: arXiv:2205.03892, table of architectures; ViT: arXiv:2010.11929, table 1, and DeiT's S.
+# ConvViT: arXiv:2205.03892, table of architectures, and our own tiny; ViT: arXiv:2010.11929, table 1, and DeiT's S.
 _VARIANTS = {
+    ((32, 64, 128), (1, 1, 4)): "tiny",
     ((128, 256, 384), (2, 2, 11)): "S",
     ((256, 384, 768), (2, 2, 11)): "B",
     ((384, 768, 1024), (2, 2, 23)): "L",
@@ -96,17 +97,18 @@ def trunk_problems(sizes: TrunkSizes, shapes: Mapping[str, tuple[int, ...]]) -> 
     return problems
 
 
-def position_grid(positions: int) -> tuple[int, bool]:
+def position_grid(positions: int, may_have_slot: bool = True) -> tuple[int, bool]:
     """Side of the square grid a position embedding was made for, and whether a class token's slot comes before it.
 
     Raises:
-        ValueError: `positions` is neither a square number nor one more.
+        ValueError: `positions` is neither a square number nor, where there may be a slot, one more.
     """
-    for cls_token in (False, True):
+    for cls_token in (False, True) if may_have_slot else (False,):
         side = isqrt(positions - cls_token)
         if side and side**2 == positions - cls_token:
             return side, cls_token
-    raise ValueError(f"A position embedding of {positions} positions is no square grid, with or without a class token.")
+    slot = ", with or without a class token" if may_have_slot else ""
+    raise ValueError(f"A position embedding of {positions} positions is no square grid{slot}.")
 
 
 def _convvit(sizes: TrunkSizes) -> nn.Module:

@@ -262,8 +262,18 @@ def test_incomplete_trunks_are_refused(convmae):
         recognise(convmae | {"pos_embed": torch.ones(196, 24)})
     with pytest.raises(ValueError, match=r"sizes cannot be read: blocks3\.0\.mlp\.fc1\.weight is missing"):
         recognise({name: t for name, t in convmae.items() if not name.startswith("blocks3.0.")})
-    with pytest.raises(ValueError, match="150 positions is no square grid"):
-        convert(recognise(convmae | {"pos_embed": torch.ones(1, 150, 24)}), Target.DETECTION)
+
+
+def test_positions_of_oblong_images(convmae):
+    """5x10 positions are not taken for 7x7 and a class token that the file does not have."""
+    oblong = recognise(convmae | {"pos_embed": torch.randn(1, 50, 24)})
+    with pytest.raises(ValueError, match=r"50 positions is no square grid\.$"):
+        convert(oblong, Target.DETECTION)
+    for target in (Target.CLASSIFIER, Target.PRETRAIN):
+        state, _ = convert(oblong, target)
+        assert state["pos_embed"].shape == (1, 50, 24)
+    with pytest.raises(ValueError, match="151 positions is no square grid, with or without a class token"):
+        convert(recognise(v2() | {"pos_embed": torch.ones(1, 151, 32)}), Target.DETECTION)
 
 
 @pytest.mark.parametrize(
