@@ -1,5 +1,7 @@
 """Every kind of checkpoint is recognised, converted and reported; everything unexplained is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from published import EMBED_DIM, encoder_only, full_size, mae_vit, pretraining_file, scaled
@@ -308,3 +310,11 @@ def test_kinds_exclude_each_other(reference_names, convmae):
     files += [reference_names[name] for name in ("convvit_base_classifier", "mask_rcnn_vitdet_b")]
     for names in files:
         assert sum(not any(kind.obstacles(names)) for kind in KINDS) == 1
+
+
+def test_more_than_one_kind_is_an_error(convmae, monkeypatch):
+    monkeypatch.setattr("pretrain.checkpoint_kinds.KINDS", (*KINDS, replace(KINDS[0], name="its twin")))
+    with pytest.raises(
+        ValueError, match="could be any of ConvMAE or FastConvMAE pretraining, its twin: it holds pos_e"
+    ):
+        recognise(convmae)
