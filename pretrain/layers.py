@@ -175,5 +175,5 @@ class Block(nn.Module):
 
 def drop_path_rates(drop_path_rate: float, depth: tuple[int, int, int]) -> list[list[float]]:
     """Stochastic depth growing linearly from 0 to `drop_path_rate` over the blocks of all stages, one list a stage."""
-    rates = iter(torch.linspace(0, drop_path_rate, sum(depth)).tolist())
+    rates = iter(torch.linspace(0, drop_path_rate, sum(depth), device="cpu").tolist())
     return [[next(rates) for _ in range(n)] for n in depth]

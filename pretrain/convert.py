@@ -1,0 +1,279 @@
+"""Conversion between pretraining, classification and detection checkpoints.
+
+Trunks have the same parameter names everywhere; detectors put `backbone.net.` in front. What differs is what stands
+around the trunk, and :data:`DROPPED` says for each target which parts do not go along, and why. Every tensor of a file
+is kept, renamed, resized or dropped for a stated reason; anything else is an error.
+
+Two numerical differences stay after a conversion (they are the published models'):
+
+* The LayerNorms of the convolution blocks (`blocks1`, `blocks2`) use eps 1e-5 in pretraining and classification and
+  1e-6 in detection. No weight records it.
+* Pretraining's `norm` is applied to the sum of all three stages; detectors take the output of stage 3 without a norm.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+
+import torch
+from torch import nn
+
+from pretrain.checkpoint_kinds import NET_PREFIX, Checkpoint, Part, recognise, summarise
+from pretrain.conversion_report import ConversionReport
+from pretrain.pos_embed import resize_pos_embed
+from pretrain.trunk_sizes import position_grid
+
+__all__ = ["Target", "check_loads", "convert", "convert_for"]
+
+
+class Target(Enum):
+    """What to convert to."""
+
+    DETECTION = "detection"
+    PRETRAIN = "pretrain"
+    CLASSIFIER = "classifier"
+
+
+_DETECTOR_ONLY = {
+    Part.REL_POS: "relative positions exist in detection only",
+    Part.PYRAMID: "part of the detector around the backbone",
+    Part.DETECTOR: "part of the detector around the backbone",
+}
+_PRETRAINING_ONLY = {
+    Part.STAGE_DECODE: "adds stages 1 and 2 to the input of the pretraining decoder",
+    Part.DECODER: "reconstructs pixels, in pretraining only",
+}
+DROPPED: dict[Target, dict[Part, str]] = {
+    Target.DETECTION: {
+        **_PRETRAINING_ONLY,
+        Part.NORM: "the detector takes the last block's output without a norm",
+        Part.CLS_TOKEN: "the detector has no class token",
+        Part.HEAD: "classification head",
+        Part.HEAD_NORM: "norm of the classification head",
+    },
+    Target.PRETRAIN: {
+        **_DETECTOR_ONLY,
+        Part.HEAD: "classification head",
+        Part.HEAD_NORM: "norm of the classification head, not pretraining's, which sees the sum of three stages",
+    },
+    Target.CLASSIFIER: {
+        **_DETECTOR_ONLY,
+        **_PRETRAINING_ONLY,
+        Part.NORM: "learned on the sum of three stages; the classifier has fc_norm on the mean token of the last",
+        Part.CLS_TOKEN: "the classifier pools over patches",
+    },
+}
+
+_MISSING_IN_DETECTION = {
+    r"backbone\.net\.blocks3?\.\d+\.attn\.rel_pos_[hw]": "relative positions are learned in detection only",
+    r"backbone\.(?!net\.).+": "the feature pyramid is trained from scratch",
+    r"(proposal_generator|roi_heads)\..+": "the heads are trained from scratch",
+}
+_DECODER_NAMES = ("mask_token", *(f"decoder_{name}" for name in ("embed", "pos_embed", "blocks", "norm", "pred")))
+_PRETRAINING_NAMES = {
+    "ConvViT": ("norm", "stage1_output_decode", "stage2_output_decode", *_DECODER_NAMES),
+    "ViT": ("cls_token", "norm", *_DECODER_NAMES),
+}
+_FC_NORM = "LayerNorm as finetuning begins it, ones and zeros"
+
+
+def convert(
+    checkpoint: Checkpoint, target: Target, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[dict[str, torch.Tensor], ConversionReport]:
+    """Converts a recognised checkpoint.
+
+    To detection, the position embedding keeps its own grid unless `shapes` asks for another. The class token's slot in
+    it stays for plain ViT backbones (ViTDet's `pretrain_use_cls_token=True`) and goes for ConvViT ones, unless `shapes`
+    says otherwise; detectors stay as they are.
+
+    To a classifier, `fc_norm` is made where there is no classification norm: as in MAE's finetuning with global
+    pooling, it is a new LayerNorm on the mean token. `head` is left to be initialised for the classes at hand.
+
+    To pretraining, everything a pretraining file has is kept, and the trunk alone of other files.
+
+    Args:
+        checkpoint: what :func:`recognise` returns.
+        target: what to convert to.
+        shapes: every name and shape of the detector that will load the result; to detection only.
+
+    Returns:
+        the converted tensors by name, unchanged ones without a copy, and the report.
+
+    Raises:
+        ValueError: there is no such conversion, or the result is not what `shapes` asks for.
+    """
+    _check_possible(checkpoint, target)
+    if shapes is not None and target is not Target.DETECTION:
+        raise ValueError(f"Names and shapes are compared for detectors only, not for {target.value}.")
+    report = ConversionReport(
+        source=checkpoint.source,
+        kind=checkpoint.kind.name,
+        why=checkpoint.why,
+        variant=checkpoint.variant,
+        target=target.value,
+        target_known=shapes is not None,
+    )
+    state = _rename(checkpoint, target, report)
+    if shapes is not None:
+        _check_names(state, checkpoint, shapes, report)
+    if target is Target.PRETRAIN:
+        _list_missing_in_pretraining(state, checkpoint, report)
+    else:
+        _fit_positions(state, checkpoint, target, shapes, report)
+    if target is Target.CLASSIFIER:
+        _complete_classifier(state, checkpoint, report)
+    if shapes is not None:
+        _check_shapes(state, checkpoint, shapes)
+    return state, report
+
+
+def convert_for(
+    shapes: Mapping[str, Sequence[int]], path: str | os.PathLike
+) -> tuple[dict[str, torch.Tensor], ConversionReport]:
+    """Converts any checkpoint that :func:`recognise` knows for a detector with these names and shapes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no known checkpoint or does not fit the detector.
+    """
+    return convert(recognise(path), Target.DETECTION, shapes)
+
+
+def check_loads(model: nn.Module, state: Mapping[str, torch.Tensor], report: ConversionReport) -> None:
+    """Loads a converted state dict into the model it was converted for.
+
+    Raises:
+        ValueError: the model misses other tensors than the report says, or has no place for some.
+    """
+    result = model.load_state_dict(state, strict=False)
+    missing = set(result.missing_keys)
+    if result.unexpected_keys or missing != set(report.missing):
+        raise ValueError(
+            f"{report.source} does not load as reported: unexpected {result.unexpected_keys}, "
+            f"missing beyond the report {sorted(missing ^ set(report.missing))}."
+        )
+
+
+def _check_possible(checkpoint: Checkpoint, target: Target) -> None:
+    family = checkpoint.kind.family
+    if family == "other" and target is not Target.DETECTION:
+        raise ValueError(
+            f"{checkpoint.source} is a detectron2 checkpoint without {NET_PREFIX[:-1]}; only detectors with a ConvViT "
+            f"or ViT under that name can be converted to {target.value}."
+        )
+    if family == "ViT" and target is Target.CLASSIFIER:
+        raise ValueError(f"{checkpoint.source} holds a plain ViT; there are classifiers for ConvViT only.")
+
+
+def _rename(checkpoint: Checkpoint, target: Target, report: ConversionReport) -> dict[str, torch.Tensor]:
+    """Every tensor under its new name; those that do not go along are listed with the reason."""
+    to_detection = target is Target.DETECTION
+    same_names = checkpoint.kind.is_detector == to_detection
+    old_prefix, new_prefix = checkpoint.kind.prefix, NET_PREFIX if to_detection else ""
+    state = {}
+    for name, tensor in checkpoint.tensors.items():
+        original = checkpoint.original_names[name]
+        if reason := DROPPED[target].get(checkpoint.parts[name]):
+            report.dropped[original] = reason
+            continue
+        new = name if same_names else new_prefix + name.removeprefix(old_prefix)
+        state[new] = tensor
+        if new == original:
+            report.kept.append(new)
+        else:
+            report.renamed[original] = new
+    report.dropped |= dict.fromkeys(checkpoint.extras, "not weights")
+    return state
+
+
+def _fit_positions(
+    state: dict[str, torch.Tensor],
+    checkpoint: Checkpoint,
+    target: Target,
+    shapes: Mapping[str, Sequence[int]] | None,
+    report: ConversionReport,
+) -> None:
+    """Takes the class token's slot off the position embedding and resizes its grid where the target asks for it."""
+    name = f"{NET_PREFIX if target is Target.DETECTION else ''}pos_embed"
+    if name not in state:
+        return
+    pos_embed = state[name]
+    is_vit, is_detector = checkpoint.kind.family == "ViT", checkpoint.kind.is_detector
+    may_have_slot = is_vit or is_detector or checkpoint.has(Part.CLS_TOKEN)
+    if target is Target.CLASSIFIER and not may_have_slot:
+        return  # any grid will do
+    side, has_slot = position_grid(pos_embed.shape[1], may_have_slot)
+    is_kept = is_vit or (is_detector and target is Target.DETECTION)
+    wanted = (side, has_slot and is_kept)
+    if shapes is not None:
+        wanted = position_grid(shapes[name][1])
+    if wanted == (side, has_slot):
+        return
+    if wanted[1] and not has_slot:
+        raise ValueError(
+            f"{checkpoint.source} has {pos_embed.shape[1]} positions and none for a class token, which the model "
+            "wants; set pretrain_use_cls_token=False in its config."
+        )
+    slot = pos_embed[:, : int(wanted[1])]
+    grid = resize_pos_embed(pos_embed[:, int(has_slot) :], (side, side), (wanted[0], wanted[0]))
+    state[name] = torch.cat([slot, grid], dim=1)
+    changes = ["class token's slot dropped"] if has_slot and not wanted[1] else []
+    changes += [f"grid {side}x{side} resized to {wanted[0]}x{wanted[0]}"] if side != wanted[0] else []
+    report.resized[name] = f"{tuple(pos_embed.shape)} -> {tuple(state[name].shape)}, {', '.join(changes)}"
+
+
+def _complete_classifier(state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport) -> None:
+    if not checkpoint.has(Part.HEAD_NORM):
+        embed_dim = checkpoint.sizes.embed_dim[-1]
+        state |= {"fc_norm.weight": torch.ones(embed_dim), "fc_norm.bias": torch.zeros(embed_dim)}
+        report.made |= {"fc_norm.weight": _FC_NORM, "fc_norm.bias": _FC_NORM}
+    if not checkpoint.has(Part.HEAD):
+        report.missing |= dict.fromkeys(("head.weight", "head.bias"), "initialised for your classes")
+
+
+def _list_missing_in_pretraining(
+    state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+) -> None:
+    present = {name.split(".")[0] for name in state}
+    absent = (name for name in _PRETRAINING_NAMES[checkpoint.kind.family] if name not in present)
+    report.missing |= dict.fromkeys(absent, "not in the file; pretraining initialises it")
+
+
+def _check_names(
+    state: Mapping[str, torch.Tensor],
+    checkpoint: Checkpoint,
+    shapes: Mapping[str, Sequence[int]],
+    report: ConversionReport,
+) -> None:
+    """Every tensor has a place in the detector, and the places that stay empty are those that are expected to."""
+    reasons = {name: _reason_missing(name) for name in shapes if name not in state}
+    report.missing |= {name: reason for name, reason in reasons.items() if reason}
+    problems = []
+    if unexpected := [name for name in state if name not in shapes]:
+        problems.append(f"the model has no {summarise(unexpected)}")
+    if unexplained := [name for name, reason in reasons.items() if not reason]:
+        problems.append(f"the file has nothing for {summarise(unexplained)}")
+    if problems:
+        raise ValueError(f"{_does_not_fit(checkpoint)}: {'; '.join(problems)}. Give the config of this variant.")
+
+
+def _check_shapes(
+    state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, shapes: Mapping[str, Sequence[int]]
+) -> None:
+    differing = [name for name, tensor in state.items() if tuple(tensor.shape) != tuple(shapes[name])]
+    if differing:
+        first = differing[0]
+        raise ValueError(
+            f"{_does_not_fit(checkpoint)}: {len(differing)} tensors differ in shape ({first} is "
+            f"{tuple(state[first].shape)} in the file and {tuple(shapes[first])} in the model). "
+            "Give the config of this variant."
+        )
+
+
+def _does_not_fit(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.source} ({checkpoint.kind.name}, {checkpoint.variant}) does not fit the model"
+
+
+def _reason_missing(name: str) -> str | None:
+    return next((reason for pattern, reason in _MISSING_IN_DETECTION.items() if re.fullmatch(pattern, name)), None)
