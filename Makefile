@@ -25,6 +25,9 @@ $(BIN)/.installed: setup.py pyproject.toml constraints.txt
 	$(BIN)/python -c 'import detectron2, pretrain, convmae_det'
 	@touch $@
 
+demo: setup ## draw a data set, train a tiny detector on it, evaluate, draw pictures (CPU, minutes)
+	$(BIN)/python tools/demo.py
+
 test: setup ## run the test suite
 	$(BIN)/python -m pytest
 

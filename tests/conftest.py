@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from parity import GOLDEN, Golden
+from shapes import make_shapes
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,9 @@ def reference_names() -> dict:
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Folder that holds a small `shapes` data set; not to be changed."""
+    return make_shapes(tmp_path_factory.mktemp("datasets"))

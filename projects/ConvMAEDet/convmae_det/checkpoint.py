@@ -8,8 +8,11 @@ from urllib.parse import urlparse
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.checkpoint_kinds import recognise
+from pretrain.convert import Target, check_loads, convert
 from pretrain.errors import UserError
 
 __all__ = ["RunCheckpointer", "load_weights"]
@@ -49,7 +52,9 @@ class RunCheckpointer(DetectionCheckpointer):
 
 
 def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
-    """Loads a detection checkpoint's weights into a model, without optimizer or iteration.
+    """Loads a checkpoint's weights into a detector, without optimizer or iteration.
+
+    A pretraining file (or classifier, or bare trunk) is converted on the way and the report of the conversion logged.
 
     Args:
         model: a detector, possibly wrapped for distributed training.
@@ -63,15 +68,49 @@ def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
     """
     if not path:
         return
-    if not urlparse(path).scheme and not PathManager.isfile(path.split("?")[0]):
-        raise FileNotFoundError(f"train.init_checkpoint={path} does not exist.")
-    loader = _ReportingCheckpointer(model)
+    model = model.module if isinstance(model, DistributedDataParallel) else model
     try:
-        loader.load(path)
+        if _is_for_detectron2(path):
+            _load_detector(model, path, strict)
+        else:
+            _convert_and_load(model, path, strict)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"train.init_checkpoint: {e}") from e
+    except UserError:
+        raise
     except ValueError as e:
-        raise UserError(str(e)) from e
+        raise UserError(f"train.init_checkpoint: {e}") from e
+
+
+def _is_for_detectron2(path: str) -> bool:
+    """Whether detectron2 reads this itself: its model zoo, its pickles, and detectors' own `.pth` files."""
+    if urlparse(path).scheme or "?" in path or path.endswith(".pkl"):
+        return True
+    content = load_checkpoint(path)
+    names = content.get("model", content) if isinstance(content, dict) else ()
+    return not path.endswith(".safetensors") and any(n.removeprefix("module.").startswith("backbone.") for n in names)
+
+
+def _convert_and_load(model: nn.Module, path: str, strict: bool) -> None:
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    state, report = convert(recognise(path), Target.DETECTION, shapes)
+    if strict and report.missing:
+        raise UserError(
+            f"{path} ({report.kind}) lacks {len(report.missing)} weights of the detector, such as "
+            f"{next(iter(report.missing))}: train it first, an evaluation needs all of them."
+        )
+    check_loads(model, state, report)
+    logger.info(f"Converted for this model:\n{report}")
+
+
+def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
+    local = path.split("?")[0]
+    if not urlparse(path).scheme and not PathManager.isfile(local):
+        raise FileNotFoundError(f"Checkpoint {local} does not exist.")
+    loader = _ReportingCheckpointer(model)
+    loader.load(path)
     missing, wrong_shape = loader.incompatible.missing_keys, loader.incompatible.incorrect_shapes
-    names = len(loader.model.state_dict())
+    names = len(model.state_dict())
     if len(missing) + len(wrong_shape) >= names or (strict and (missing or wrong_shape)):
         examples = [*missing, *(name for name, *_ in wrong_shape)]
         raise UserError(

@@ -151,4 +151,6 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_outlive_sigterm,
+        # Without one of its own the loader draws from the global generator when it starts, in the middle of a step.
+        generator=torch.Generator().manual_seed(seed),
     )

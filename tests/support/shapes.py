@@ -1,0 +1,54 @@
+"""A handful of generated images, and the detector that tests train on them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+CONFIG = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
+SMALL = [
+    "data.image_size=64",
+    "model.backbone.net.embed_dim=[8,8,16]",
+    "model.backbone.net.depth=[1,1,1]",
+    "model.backbone.net.drop_path_rate=0.2",
+    "model.roi_heads.batch_size_per_image=8",
+    "dataloader.train.total_batch_size=2",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "train.eval_period=0",
+    "train.log_period=1",
+]
+
+
+def environment(datasets: Path) -> dict[str, str]:
+    """One thread a process: tests compare bits, and processes share two cores."""
+    return os.environ | {"DETECTRON2_DATASETS": str(datasets), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def train_command(output: Path, *arguments: str) -> list[str]:
+    """`tools/lazyconfig_train_net.py` on the CPU; arguments with `--` come before the overrides."""
+    flags = [a for a in arguments if a.startswith("--")]
+    overrides = [*SMALL, f"train.output_dir={output}", *(a for a in arguments if not a.startswith("--"))]
+    gpus = [] if any(f.startswith("--num-gpus") for f in flags) else ["--num-gpus=0"]
+    return ["tools/lazyconfig_train_net.py", "--config-file", CONFIG, *gpus, *flags, *overrides]
+
+
+def run_training(datasets: Path, output: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *train_command(output, *arguments)],
+        cwd=REPO,
+        env=environment(datasets),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def make_shapes(root: Path, train: int = 8, val: int = 4, size: int = 64) -> Path:
+    """Writes `root/shapes` and returns `root`."""
+    command = [sys.executable, "datasets/make_shapes.py", str(root / "shapes"), "--size", str(size)]
+    counts = ["--train", str(train), "--val", str(val)]
+    subprocess.run([*command, *counts], cwd=REPO, capture_output=True, check=True)
+    return root

@@ -1,0 +1,82 @@
+"""Training runs from the command line: interrupted ones end as uninterrupted ones do, and mistakes are told plainly."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import torch
+from shapes import REPO, environment, run_training, train_command
+
+OPTIONS = ("train.max_iter=12", "train.checkpointer.period=3")
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def interrupt(datasets, output, checkpoint: str, signum: int, *arguments: str) -> int:
+    """Trains until `checkpoint` is there, sends a signal, and returns the exit code."""
+    command = [sys.executable, *train_command(output, *OPTIONS, *arguments)]
+    with open(output.with_suffix(".log"), "a") as log:
+        process = subprocess.Popen(command, cwd=REPO, env=environment(datasets), stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while not (output / checkpoint).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signum)
+        code = process.wait(timeout=60)
+    assert not (output / "model_final.pth").exists(), "the run ended before the signal"
+    return code
+
+
+def test_terminated_killed_and_resumed_equals_uninterrupted(shapes, tmp_path):
+    done = run_training(shapes, tmp_path / "whole", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "broken"
+    assert interrupt(shapes, run, "model_0000002.pth", signal.SIGTERM) == 128 + signal.SIGTERM
+    stopped_at = torch.load(run / (run / "last_checkpoint").read_text(), weights_only=True)["iteration"]
+    assert 2 <= stopped_at < 11
+    assert interrupt(shapes, run, "model_0000008.pth", signal.SIGKILL, "--resume") == -signal.SIGKILL
+    done = run_training(shapes, run, *OPTIONS, "--resume")
+    assert done.returncode == 0, done.stderr
+    ours, expected = weights(run / "model_final.pth"), weights(tmp_path / "whole" / "model_final.pth")
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+    again = run_training(shapes, run, *OPTIONS, "--resume")
+    assert again.returncode == 1 and "Nothing is left to train" in again.stderr
+    fresh = run_training(shapes, run, *OPTIONS)
+    assert fresh.returncode == 1 and "already holds a run; add --resume" in fresh.stderr
+
+
+def test_two_processes_train_evaluate_and_leave_everything(shapes, tmp_path):
+    done = run_training(shapes, tmp_path / "run", "--num-gpus=2", "--dist-url=auto", "train.max_iter=2")
+    assert done.returncode == 0, done.stderr
+    files = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"model_final.pth", "model_best.pth", "config.yaml", "metrics.json", "inference"} <= files
+    assert any(name.startswith("events.out.tfevents") for name in files)
+    assert (tmp_path / "run" / "inference" / "coco_instances_results.json").exists()
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
+    assert "bbox/AP" in metrics[-1] and "segm/AP" in metrics[-1]
+
+    evaluated = run_training(
+        shapes, tmp_path / "run", "--eval-only", f"train.init_checkpoint={tmp_path / 'run' / 'model_final.pth'}"
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "Task: bbox" in evaluated.stdout and "Task: segm" in evaluated.stdout
+
+
+def test_torchrun(shapes, tmp_path):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *command, *train_command(tmp_path / "run", "train.max_iter=1")],
+        cwd=REPO,
+        env=environment(shapes),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "World size: 2" in done.stdout and (tmp_path / "run" / "model_final.pth").exists()
