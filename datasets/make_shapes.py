@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a small COCO-format data set of overlapping shapes, for the demo and for trying out a set-up.
 
-Five classes (circle, square, triangle, star, cross) in any colour, size and rotation, partly hidden by one another, on
+Four classes (circle, square, triangle, star) in any colour, size and rotation, partly hidden by one another, on
 varied backgrounds. Annotations follow the visible part of each object. The same seed draws the same images.
 """
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-CLASSES = ("circle", "square", "triangle", "star", "cross")
+CLASSES = ("circle", "square", "triangle", "star")
 CATEGORIES = [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES, start=1)]
 MIN_VISIBLE = 0.4  # objects hidden further than this are not drawn
 
@@ -34,13 +34,8 @@ def outline(name: str, center: np.ndarray, radius: float, angle: float) -> np.nd
         points = polar(4)
     elif name == "triangle":
         points = polar(3)
-    elif name == "star":
-        points = polar(10, (1.0, 0.42))
     else:
-        arm = 0.3
-        quarter = np.array([[1, -arm], [1, arm], [arm, arm]])
-        quarter_turn = np.array([[0, 1], [-1, 0]])
-        points = np.concatenate([quarter @ np.linalg.matrix_power(quarter_turn, k) for k in range(4)]) * 0.95
+        points = polar(10, (1.0, 0.42))
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     return points @ rotation.T * radius + center
 
@@ -68,7 +63,7 @@ def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndar
     objects: list[tuple[int, np.ndarray]] = []
     for _ in range(rng.integers(1, max_objects + 1)):
         label = int(rng.integers(len(CLASSES)))
-        radius = size * rng.uniform(0.1, 0.24)
+        radius = size * rng.uniform(0.14, 0.27)
         center = rng.uniform(radius * 0.8, size - radius * 0.8, 2)
         points = outline(CLASSES[label], center, radius, rng.uniform(0, 2 * math.pi))
         mask = np.zeros((size, size), np.uint8)
@@ -123,7 +118,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=2000, help="training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=200, help="validation images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of the images in pixels (default: %(default)s)")
-    parser.add_argument("--max-objects", type=int, default=5, help="objects an image at most (default: %(default)s)")
+    parser.add_argument("--max-objects", type=int, default=4, help="objects an image at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the validation set uses seed + 1 (default: %(default)s)")
     args = parser.parse_args()
     for name in ("train", "val", "size", "max_objects"):
