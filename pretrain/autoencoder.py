@@ -22,10 +22,12 @@ from pretrain.pos_embed import sincos_pos_embed
 from pretrain.trunk import ConvViTTrunk, per_stage, run_blocks
 from pretrain.visible import VisibleConv
 
-__all__ = ["MaskedAutoencoderConvViT", "ReconstructionLoss"]
+__all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss"]
 
 MASKINGS = {"random": random_mask, "complementary": complementary_mask}
 DEFAULT_MASK_RATIO = 0.75
+# What pretrained files may lack: only pretraining needs it.
+DECODER_PREFIXES = ("decoder_", "mask_token")
 
 
 class MaskedAutoencoderConvViT(ConvViTTrunk):
@@ -215,7 +217,9 @@ class MaskedAutoencoderConvViT(ConvViTTrunk):
         # (M, K, p3 * p3 * C2) -> (M, K, C3)
         x = self.patch_embed4(self.patch_embed3.embed(stage2.flatten(2)))
         x = self.forward_blocks(2, x + self.pos_embed[0][ids_keep])
-        weight1 = rearrange(self.stage1_output_decode.weight, "o c (r3 r2) (c3 c2) -> o (r3 c3 r2 c2 c)", r3=p3, c3=p3)
+        # (O, C, row, column) -> (O, row, column, C), then into the order of the tokens
+        weight1 = self.stage1_output_decode.weight.permute(0, 2, 3, 1)
+        weight1 = rearrange(weight1, "o (r3 r2) (c3 c2) c -> o (r3 c3 r2 c2 c)", r3=p3, c3=p3)
         weight2 = rearrange(self.stage2_output_decode.weight, "o c r3 c3 -> o (r3 c3 c)")
         x = x + F.linear(stage1.flatten(2), weight1, self.stage1_output_decode.bias)
         x = x + F.linear(stage2.flatten(2), weight2, self.stage2_output_decode.bias)

@@ -1,0 +1,24 @@
+"""`python -m pretrain`: pretrain ConvMAE or FastConvMAE."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from pretrain.args import parse_args
+from pretrain.engine import NonFiniteError
+from pretrain.trainer import run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    try:
+        run(parse_args(argv))
+    except (ValueError, FileNotFoundError, NonFiniteError) as e:
+        if os.environ.get("PRETRAIN_TRACEBACK"):
+            raise
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    main()
