@@ -244,4 +244,5 @@ def train_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         drop_last=True,
+        generator=torch.Generator(),  # else each pass over the loader would draw from the global one
     )

@@ -99,8 +99,9 @@ class Stepper:
         scaler = self.precision.scaler
         if self.precision.scales_loss:
             # In fp16 an overflowing gradient first means that the loss is scaled too high.
+            scale = scaler.get_scale()
             scaler.update()
-            if loss.isfinite() and scaler.get_scale() >= 1:
+            if loss.isfinite() and 1 <= scaler.get_scale() < scale:
                 logger.info("Gradient overflow (%s): loss scale lowered to %g.", facts, scaler.get_scale())
                 return True
         if not self.precision.is_highest:

@@ -107,7 +107,9 @@ class Trainer:
         if (Path(args.data_path) / "val").is_dir():
             held_out = ImageDataset(open_reader(args.data_path, "val"), transform, **evaluated)
             sampler = StatelessSampler(len(held_out), self.world, args.seed, shuffle=False)
-            self.held_out = DataLoader(held_out, args.batch_size, sampler=sampler, num_workers=args.num_workers)
+            self.held_out = DataLoader(
+                held_out, args.batch_size, sampler=sampler, num_workers=args.num_workers, generator=torch.Generator()
+            )
         pictured = self.held_out.dataset if self.held_out else ImageDataset(dataset.reader, transform, **evaluated)
         self.pictured = [pictured[0, i] for i in range(min(PICTURE_ROWS, len(pictured)))] if self.world.is_main else []
 

@@ -103,8 +103,9 @@ def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
             )
     same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
     for name, value in state["args"].items():
-        if name not in same_run and value != getattr(args, name, None):
-            logger.warning("Resuming with --%s %s where the run had %s.", name, getattr(args, name, None), value)
+        present = getattr(args, name, None)
+        if name not in same_run and present is not None and present != value:
+            logger.warning("Resuming with --%s %s where the run had %s.", name, present, value)
     return state
 
 

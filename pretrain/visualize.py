@@ -49,7 +49,7 @@ def reconstruction_picture(
 
 def _grid(pictures: torch.Tensor) -> Image.Image:
     """Pictures `(rows, columns, C, H, W)` in [0, 1], side by side on white."""
-    rows, columns, C, H, W = pictures.shape
+    rows, columns, _, H, W = pictures.shape
     canvas = np.full((rows * (H + GAP) - GAP, columns * (W + GAP) - GAP, 3), 255, np.uint8)
     for row in range(rows):
         for column in range(columns):
