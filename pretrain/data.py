@@ -80,8 +80,8 @@ class CorruptImages:
     """Counts unreadable images, names each once, and says when there are too many.
 
     Args:
-        total: images of the data set that this process may come across.
-        max_share: share of them that may be unreadable.
+        dataset: the data set the indices are of.
+        max_share: share of its images that may be unreadable.
     """
 
     def __init__(self, dataset: "ImageDataset", max_share: float):

@@ -205,6 +205,21 @@ def test_bad_arguments(build, call, message):
         model(**call)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("masking", ["random", "complementary"])
+def test_compiled_equals_eager(masking):
+    model = MaskedAutoencoderConvViT(**TINY | dict(masking=masking))
+    imgs, noise = torch.randn(2, 3, 64, 64), torch.rand(2, 16)
+    loss = model.forward_loss(imgs, 0.75, noise)
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    compiled = torch.compile(ReconstructionLoss(model), fullgraph=True)(imgs, 0.75, noise)
+    compiled.backward()
+    torch.testing.assert_close(compiled, loss)
+    assert max(gradient_errors(model, gradients).values()) <= 1e-4
+
+
 def test_unknown_model():
     with pytest.raises(ValueError, match="no model 'convmae_xl'; choose one of convmae_convvit_tiny_patch16"):
         build_model("convmae_xl")

@@ -18,6 +18,18 @@ from pretrain.__main__ import main as pretrain_main
 from pretrain.checkpoint import load_checkpoint
 
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the subprocesses: sums have the same order, and tiny models run no slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Ten training and two held-out pictures of coloured gradients."""
@@ -100,8 +112,7 @@ def test_files_of_a_run(whole_run):
 
 def test_killed_and_resumed_equals_uninterrupted(images, whole_run, tmp_path):
     command = [sys.executable, "-m", "pretrain", *arguments(images, tmp_path, save_steps=1, keep_checkpoints=1)]
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=REPO, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     while not any(int(p.stem[-8:]) >= 3 for p in tmp_path.glob("checkpoint-*.pth")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -131,8 +142,7 @@ def test_two_processes_equal_one(images, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     pretrain_main(arguments(images, one, batch_size=4, epochs=1))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, *arguments(images, two, epochs=1)], cwd=REPO, env=environment, check=True)
+    subprocess.run([*command, *arguments(images, two, epochs=1)], cwd=REPO, env=ENVIRONMENT, check=True)
     a, b = checkpoint(one, 2), checkpoint(two, 2)
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
