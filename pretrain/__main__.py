@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, NonFiniteError) as e:
         if os.environ.get("PRETRAIN_TRACEBACK"):
             raise
-        sys.exit(f"error: {e}")
+        # An error in a process of the data loader arrives with that process's traceback in front.
+        sys.exit("error: " + str(e).strip().splitlines()[-1].removeprefix("ValueError: "))
 
 
 if __name__ == "__main__":

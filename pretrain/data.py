@@ -130,10 +130,11 @@ class ImageDataset(Dataset):
         epoch, index = key
         seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
         unreadable = torch.full((MAX_REPLACEMENTS,), -1)
+        attempts = min(MAX_REPLACEMENTS, len(self))
         # Only the CPU's generator is used; leaving it as it was keeps workers and the main process alike.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
-            for attempt in range(MAX_REPLACEMENTS):
+            for attempt in range(attempts):
                 candidate = (index + attempt) % len(self)
                 try:
                     image = self.transform(self._read(candidate))
@@ -141,9 +142,7 @@ class ImageDataset(Dataset):
                     unreadable[attempt] = candidate
                 else:
                     return Sample(image, torch.rand(self.noise_size), unreadable)
-        raise ValueError(
-            f"{MAX_REPLACEMENTS} images in a row cannot be read, from {self.name(index)} on: is this image data?"
-        )
+        raise ValueError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
 
     def _read(self, index: int) -> Image.Image:
         file, _ = self.reader[index]

@@ -115,7 +115,7 @@ def test_corrupt_images_are_replaced_counted_and_named(folder):
 
 def test_text_file_named_jpg(tmp_path):
     (tmp_path / "a.jpg").write_text("hello")
-    with pytest.raises(ValueError, match=r"cannot be read, from .*a\.jpg on"):
+    with pytest.raises(ValueError, match=r"None of 1 image\(s\) from .*a\.jpg on can be read"):
         dataset(tmp_path)[0, 0]
 
 

@@ -17,7 +17,6 @@ from pretrain import visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.checkpoint import load_checkpoint
 
-
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 
 
