@@ -40,12 +40,13 @@ class PatchEmbed(nn.Module):
         self.act = nn.GELU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        patches = rearrange(x, "b (h p) (w q) c -> b h w (c p q)", p=self.patch_size, q=self.patch_size)
-        return self.embed(patches)
+        return self.embed(rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=self.patch_size, q=self.patch_size))
 
     def embed(self, patches: torch.Tensor) -> torch.Tensor:
-        """Embeds patches whose pixels are laid out (channel, row, column) in the last dimension."""
-        return self.act(self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)))
+        """Embeds patches whose pixels or tokens are laid out (row, column, channel) in the last dimension."""
+        # The weight is reordered, not the tokens: neighbouring channels stay together and there is less to move.
+        weight = rearrange(self.proj.weight, "o c p q -> o (p q c)")
+        return self.act(self.norm(F.linear(patches, weight, self.proj.bias)))
 
 
 class PointwiseConv(nn.Conv2d):

@@ -1,6 +1,6 @@
 """The three-stage ConvViT trunk (arXiv:2205.03892) that pretraining, classification and detection build on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretrain.layers import Attention, Block, ConvBlock, PatchEmbed, drop_path_rates
 
-__all__ = ["ConvViTTrunk", "per_stage"]
+__all__ = ["ConvViTTrunk", "per_stage", "run_blocks"]
 
 
 def per_stage(name: str, value) -> tuple:
@@ -122,9 +122,15 @@ class ConvViTTrunk(nn.Module):
 
     def forward_blocks(self, stage: int, x: torch.Tensor, *args) -> torch.Tensor:
         """Runs the blocks of stage 0, 1 or 2 on tokens x, each called as `block(x, *args)`."""
-        for block in (self.blocks1, self.blocks2, self.blocks3)[stage]:
-            if self.act_checkpoint[stage] and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, *args, use_reentrant=False)
-            else:
-                x = block(x, *args)
-        return x
+        blocks = (self.blocks1, self.blocks2, self.blocks3)[stage]
+        return run_blocks(blocks, x, *args, recompute=self.training and self.act_checkpoint[stage])
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: torch.Tensor, *args, recompute: bool = False) -> torch.Tensor:
+    """Calls each block as `x = block(x, *args)`; `recompute` drops their activations until the backward pass."""
+    for block in blocks:
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, *args, use_reentrant=False)
+        else:
+            x = block(x, *args)
+    return x

@@ -1,0 +1,136 @@
+"""Command-line arguments of pretraining and the recipes their defaults come from."""
+
+import argparse
+from collections.abc import Sequence
+
+from pretrain.models import MODELS
+
+__all__ = ["parse_args"]
+
+# Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process.
+RECIPES = {
+    "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
+    "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
+}
+
+DESCRIPTION = """\
+Pretrain ConvMAE or FastConvMAE on a folder of images; labels are not needed.
+
+A first run, on a CPU, in about a minute:
+  python -m pretrain --model convmae_convvit_tiny_patch16 --data_path IMAGES --output_dir output/tiny \\
+      --input_size 128 --batch_size 32 --epochs 3 --warmup_epochs 1 --device cpu
+
+Eight GPUs, the published recipe:
+  torchrun --nproc_per_node=8 -m pretrain --model convmae_convvit_base_patch16 --data_path imagenet \\
+      --output_dir output/convmae_base --batch_size 256 --resume auto
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_arguments(parser.add_argument_group("model"))
+    add_data_arguments(parser.add_argument_group("data"))
+    add_optimizer_arguments(parser.add_argument_group("optimization"))
+    add_run_arguments(parser.add_argument_group("run"))
+    return parser
+
+
+def add_model_arguments(group) -> None:
+    group.add_argument("--model", required=True, metavar="NAME", help="one of " + ", ".join(MODELS))
+    group.add_argument(
+        "--input_size", type=int, nargs="+", default=[224], metavar="PIXELS", help="side, or height and width [224]"
+    )
+    group.add_argument("--in_chans", type=int, default=3, help="channels: 3, or 1 for grey images [3]")
+    group.add_argument("--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75]")
+    group.add_argument(
+        "--norm_pix_loss",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="predict patches normalised by their own mean and variance [on, as in the recipes]",
+    )
+    group.add_argument(
+        "--act_checkpoint", action="store_true", help="recompute activations in the backward pass: slower, less memory"
+    )
+    group.add_argument("--compile", action="store_true", help="run through torch.compile")
+
+
+def add_data_arguments(group) -> None:
+    group.add_argument(
+        "--data_path",
+        required=True,
+        metavar="PATH",
+        help="folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a "
+        "folder of tar shards; or hfds/NAME for a Hugging Face data set",
+    )
+    group.add_argument("--num_workers", type=int, default=8, help="processes that read images [8]")
+    group.add_argument(
+        "--max_corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable images that are put up with [0.01]"
+    )
+
+
+def add_optimizer_arguments(group) -> None:
+    group.add_argument("--batch_size", type=int, help="images per process and micro-batch [by recipe]")
+    group.add_argument("--accum_iter", type=int, default=1, help="micro-batches per optimizer step [1]")
+    group.add_argument("--epochs", type=int, help="[by recipe]")
+    group.add_argument("--warmup_epochs", type=float, help="[by recipe]")
+    group.add_argument("--blr", type=float, help="learning rate per 256 images of effective batch [by recipe]")
+    group.add_argument("--lr", type=float, help="learning rate itself, in place of --blr")
+    group.add_argument("--min_lr", type=float, default=0.0, help="learning rate at the end [0]")
+    group.add_argument("--weight_decay", type=float, default=0.05, help="none on biases and norms [0.05]")
+    group.add_argument("--clip_grad", type=float, default=0.0, metavar="NORM", help="largest gradient norm; 0: any [0]")
+    group.add_argument(
+        "--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it, else off]"
+    )
+    group.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
+    group.add_argument(
+        "--max_failures", type=int, default=5, help="non-finite steps in a row after which to give up [5]"
+    )
+
+
+def add_run_arguments(group) -> None:
+    group.add_argument("--output_dir", required=True, metavar="DIR", help="for checkpoints, logs and pictures")
+    group.add_argument(
+        "--resume",
+        default="",
+        metavar="auto|FILE",
+        help="continue: from the newest checkpoint in --output_dir, or FILE",
+    )
+    group.add_argument(
+        "--init_weights", default="", metavar="FILE", help="start a new run from the weights of published or own FILE"
+    )
+    group.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
+    group.add_argument("--seed", type=int, default=0, help="[0]")
+    group.add_argument("--save_epochs", type=int, default=1, help="epochs between checkpoints [1]")
+    group.add_argument("--save_steps", type=int, default=0, help="optimizer steps between checkpoints too; 0: none [0]")
+    group.add_argument("--keep_checkpoints", type=int, default=2, help="newest checkpoints to keep [2]")
+    group.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
+    group.add_argument("--log_steps", type=int, default=20, help="optimizer steps between lines on the console [20]")
+    group.add_argument("--max_steps", type=int, default=0, help="stop after so many optimizer steps; 0: never [0]")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments with every default of the model's recipe filled in.
+
+    Raises:
+        ValueError: an unknown model, or a value out of range.
+    """
+    args = build_parser().parse_args(argv)
+    if args.model not in MODELS:
+        raise ValueError(f"There is no model {args.model!r}; choose one of {', '.join(MODELS)}.")
+    for name, value in RECIPES[args.model.partition("_")[0]].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.picture_epochs is None:
+        args.picture_epochs = max(1, args.epochs // 10)
+    if len(args.input_size) > 2:
+        raise ValueError(f"--input_size takes a side, or height and width, got {args.input_size}.")
+    args.input_size = (args.input_size * 2)[:2]
+    if args.resume and args.init_weights:
+        raise ValueError("--resume continues a run and --init_weights begins a new one; give only one of them.")
+    at_least_one = ("batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints", "picture_epochs")
+    for name in (*at_least_one, "log_steps", "max_failures"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    return args

@@ -1,0 +1,247 @@
+"""Training images from timm's readers, with randomness that is a function of (seed, epoch, index) alone.
+
+What happens to an image, its random crop as well as its mask, depends on the seed, the epoch and its place in the data
+set: not on the number of workers or processes, nor on when a run was interrupted.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.readers.reader_factory import create_reader
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from pretrain.distributed import World
+
+__all__ = ["CorruptImages", "ImageDataset", "Sample", "StatelessSampler", "open_reader", "train_loader"]
+
+MAX_REPLACEMENTS = 50
+
+
+class Sample(NamedTuple):
+    """An image and its mask's noise, or a batch of both.
+
+    Attributes:
+        image: `(C, H, W)`, normalised.
+        noise: `(L,)` in [0, 1).
+        unreadable: `(MAX_REPLACEMENTS,)` indices of images that could not be read and were replaced, padded with -1.
+    """
+
+    image: torch.Tensor
+    noise: torch.Tensor
+    unreadable: torch.Tensor
+
+
+def open_reader(data_path: str, split: str = "train") -> Any:
+    """Finds the images of a split: a folder (with or without class folders), tar files, or a Hugging Face data set.
+
+    Args:
+        data_path: a folder, which may hold `train` and `val` folders; a `.tar` file, or a folder of them, plain or in
+            webdataset's layout; or `hfds/NAME`, a data set that the `datasets` package knows.
+
+    Raises:
+        FileNotFoundError: there is nothing at this path.
+        ValueError: there are no images, or the path has a prefix of timm that cannot be read at random.
+    """
+    prefix = data_path.partition("/")[0]
+    if prefix in ("wds", "hfids", "tfds"):
+        raise ValueError(
+            f"{data_path}: data is read at random places, which the stream {prefix}/ cannot do. Give the folder of "
+            "the tar shards itself, or hfds/NAME for a Hugging Face data set."
+        )
+    if prefix == "hfds":
+        try:
+            return create_reader(data_path, split=split)
+        except ImportError as e:
+            raise ValueError(f"{data_path}: Hugging Face data sets need the package `datasets`: {e}") from e
+    path = Path(data_path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no data at {data_path}.")
+    if (path / split).is_dir():
+        path = path / split
+    if path.suffix == ".tar" or any(path.glob("*.tar")):
+        return ReaderImageInTar(str(path), cache_tarinfo=False)
+    try:
+        return ReaderImageFolder(str(path))
+    except (RuntimeError, NotADirectoryError) as e:
+        raise ValueError(f"There are no images in {path}: {e}") from e
+
+
+class CorruptImages:
+    """Counts unreadable images, names each once, and says when there are too many.
+
+    Args:
+        dataset: the data set the indices are of.
+        max_share: share of its images that may be unreadable.
+    """
+
+    def __init__(self, dataset: "ImageDataset", max_share: float):
+        self.dataset, self.max_share = dataset, max_share
+        self.indices: set[int] = set()
+
+    def add(self, unreadable: torch.Tensor) -> list[str]:
+        """Takes note of the `unreadable` of a batch and returns the names of those not seen before.
+
+        Raises:
+            ValueError: more than `max_share` of the data set cannot be read.
+        """
+        new = sorted(set(unreadable[unreadable >= 0].tolist()) - self.indices)
+        self.indices.update(new)
+        names = [self.dataset.name(index) for index in new]
+        if len(self.indices) > self.max_share * len(self.dataset):
+            raise ValueError(
+                f"{len(self.indices)} of {len(self.dataset)} images cannot be read, more than --max_corrupt "
+                f"{self.max_share} allows; the last was {self.dataset.name(max(new))}."
+            )
+        return names
+
+
+class ImageDataset(Dataset):
+    """Images of a timm reader for pretraining; labels, if there are any, are ignored.
+
+    Indexed by `(epoch, index)`. An image that cannot be read is replaced by the next one that can.
+
+    Args:
+        transform: of a PIL image to a tensor; draws from torch's global generator, which is seeded for each image.
+        noise_size: length L of the noise of an image's mask.
+        seed: with epoch and index determines all randomness.
+        mode: of the PIL images: "RGB", or "L" for one channel.
+    """
+
+    def __init__(
+        self, reader: Any, transform: Callable[[Image.Image], torch.Tensor], noise_size: int, seed: int, mode: str
+    ):
+        self.reader, self.transform = reader, transform
+        self.noise_size, self.seed, self.mode = noise_size, seed, mode
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
+        unreadable = torch.full((MAX_REPLACEMENTS,), -1)
+        attempts = min(MAX_REPLACEMENTS, len(self))
+        # Only the CPU's generator is used; leaving it as it was keeps workers and the main process alike.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(seed))
+            for attempt in range(attempts):
+                candidate = (index + attempt) % len(self)
+                try:
+                    image = self.transform(self._read(candidate))
+                except Exception:  # decoders raise a dozen types for a damaged file
+                    unreadable[attempt] = candidate
+                else:
+                    return Sample(image, torch.rand(self.noise_size), unreadable)
+        raise ValueError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
+
+    def _read(self, index: int) -> Image.Image:
+        file, _ = self.reader[index]
+        with file, Image.open(file) as image:
+            return image.convert(self.mode)
+
+    def name(self, index: int) -> str:
+        """File name of an image."""
+        return self.reader.filename(index, absolute=True)
+
+
+class StatelessSampler(Sampler):
+    """This process's `(epoch, index)` pairs of one epoch, from `start` on.
+
+    The order is a shuffle seeded by (seed, epoch), dealt out image by image to all processes, so that the images of an
+    optimizer step are the same however many processes share it.
+    """
+
+    def __init__(self, length: int, world: World, seed: int, shuffle: bool = True):
+        self.length, self.world, self.seed, self.shuffle = length, world, seed, shuffle
+        self.epoch = self.start = 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Goes to an epoch, leaving out its first `start` images of this process."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return self.length // self.world.size - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        count = self.length // self.world.size
+        mine = order[self.world.rank :: self.world.size][:count]
+        return iter([(self.epoch, int(i)) for i in itertools.islice(mine, self.start, None)])
+
+
+def normalisation(in_chans: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel: ImageNet's, averaged for other than three channels."""
+    mean, std = list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD)
+    return (mean, std) if in_chans == 3 else ([sum(mean) / 3] * in_chans, [sum(std) / 3] * in_chans)
+
+
+def train_transform(img_size: tuple[int, int], in_chans: int) -> Callable:
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(img_size, scale=(0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(*normalisation(in_chans)),
+        ]
+    )
+
+
+def eval_transform(img_size: tuple[int, int], in_chans: int) -> Callable:
+    """The largest centre of the image that has the right proportions, resized."""
+
+    def crop(image: Image.Image) -> Image.Image:
+        scale = min(image.height / img_size[0], image.width / img_size[1])
+        return transforms.functional.center_crop(image, [round(side * scale) for side in img_size])
+
+    return transforms.Compose(
+        [
+            crop,
+            transforms.Resize(img_size, interpolation=InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize(*normalisation(in_chans)),
+        ]
+    )
+
+
+def image_mode(in_chans: int) -> str:
+    """Raises ValueError unless PIL has images of this many channels."""
+    modes = {1: "L", 3: "RGB"}
+    if in_chans not in modes:
+        raise ValueError(f"Image files can be read with 1 or 3 channels, not in_chans {in_chans}.")
+    return modes[in_chans]
+
+
+def train_loader(
+    dataset: ImageDataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
+) -> DataLoader:
+    """Whole batches of this process; `loader.sampler.set_position` chooses the epoch and where in it to begin.
+
+    Raises:
+        ValueError: the data set does not fill one batch of every process.
+    """
+    if len(dataset) < batch_size * world.size:
+        raise ValueError(
+            f"{len(dataset)} images give no optimizer step: one needs at least {batch_size * world.size} (--batch_size "
+            f"{batch_size} on {world.size} process(es)); lower --batch_size."
+        )
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=StatelessSampler(len(dataset), world, dataset.seed, shuffle),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        drop_last=True,
+        generator=torch.Generator(),  # else each pass over the loader would draw from the global one
+    )

@@ -1,0 +1,142 @@
+"""Checkpoints of a run: what resumes it exactly, and what starts another one."""
+
+import argparse
+import logging
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretrain.autoencoder import DECODER_PREFIXES
+from pretrain.checkpoint import load_checkpoint, save_atomically
+
+__all__ = ["Checkpoints", "get_rng_state", "load_run_weights", "load_weights", "set_rng_state"]
+
+logger = logging.getLogger(__name__)
+
+FIXED = ("pos_embed", "decoder_pos_embed")
+
+
+def get_rng_state() -> dict:
+    """State of every global random generator, in types that load without running code."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_rng_state(state: dict) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+class Checkpoints:
+    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`, of which the newest few are kept, and
+    `encoder.pth`, the encoder's weights alone."""
+
+    def __init__(self, output_dir: Path, keep: int):
+        self.output_dir, self.keep = output_dir, keep
+
+    def files(self) -> list[Path]:
+        """Full checkpoints, newest first."""
+        files = {}
+        for path in self.output_dir.glob("checkpoint-*.pth"):
+            if match := re.fullmatch(r"checkpoint-(\d+)", path.stem):
+                files[int(match[1])] = path
+        return [files[step] for step in sorted(files, reverse=True)]
+
+    def save(self, state: dict, step: int) -> Path:
+        """Writes the newest checkpoint and its encoder, then removes the oldest ones."""
+        path = self.output_dir / f"checkpoint-{step:08d}.pth"
+        save_atomically(state, path)
+        encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
+        save_atomically({"model": encoder, "args": state["args"]}, self.output_dir / "encoder.pth")
+        for old in self.files()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def find(self, resume: str) -> Path | None:
+        """The file that `--resume` means: None to start afresh.
+
+        Raises:
+            ValueError: nothing is to be resumed, but the directory already holds a run.
+        """
+        if resume == "auto":
+            return next(iter(self.files()), None)
+        if resume:
+            return Path(resume)
+        if self.files():
+            raise ValueError(
+                f"{self.output_dir} already holds {self.files()[0].name}; continue it with --resume auto, or choose "
+                "another --output_dir."
+            )
+        return None
+
+
+def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
+    """A full checkpoint of a run with these arguments.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, damaged, of another model, or not of a run.
+    """
+    state = load_checkpoint(path)
+    if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "rng"} <= state.keys():
+        raise ValueError(
+            f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
+            "with --init_weights."
+        )
+    for name in ("model", "input_size", "in_chans"):
+        if state["args"][name] != getattr(args, name):
+            raise ValueError(
+                f"{path} is of a run with --{name} {state['args'][name]}, not {getattr(args, name)}; resume with that, "
+                "or start a new run with --init_weights."
+            )
+    same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
+    for name, value in state["args"].items():
+        present = getattr(args, name, None)
+        if name not in same_run and present is not None and present != value:
+            logger.warning("Resuming with --%s %s where the run had %s.", name, present, value)
+    return state
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads the weights of a published or own file into a model, and logs what was loaded and what was not.
+
+    A missing decoder (files published without it, and encoder-only ones) keeps its initialisation. Position tables are
+    fixed and belong to the image size, so the model's own stay.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or damaged, or does not hold this model.
+    """
+    state = load_checkpoint(path)
+    state = state.get("model", state) if isinstance(state, dict) else {}
+    state = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, torch.Tensor)}
+    own = model.state_dict()
+    loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
+    fixed = [name for name in FIXED if name in own]
+    missing = sorted(own.keys() - state.keys() - set(fixed))
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = sorted((state.keys() & own.keys()) - loadable.keys() - set(fixed))
+    unexplained = [name for name in missing if not name.startswith(DECODER_PREFIXES)] + unexpected + reshaped
+    if unexplained:
+        raise ValueError(
+            f"{path} does not hold this model's weights: {len(loadable)} of {len(own)} tensors fit, "
+            f"{len(unexpected)} are unexpected, {len(missing)} missing, {len(reshaped)} of another shape "
+            f"(for example {unexplained[0]}). Choose the --model the file was made with."
+        )
+    for name in fixed:
+        loadable.pop(name, None)
+    model.load_state_dict(loadable, strict=False)
+    logger.info("%s: %d tensors loaded; fixed position tables are the model's own.", path, len(loadable))
+    if missing:
+        logger.info("Not in the file, newly initialised: the decoder (%d tensors).", len(missing))

@@ -1,0 +1,146 @@
+"""Reading images, and randomness that does not depend on who reads them."""
+
+import tarfile
+
+import pytest
+import torch
+from PIL import Image
+
+from pretrain.data import (
+    CorruptImages,
+    ImageDataset,
+    StatelessSampler,
+    eval_transform,
+    open_reader,
+    train_loader,
+    train_transform,
+)
+from pretrain.distributed import World
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve flat, unlabelled pictures."""
+    generator = torch.Generator().manual_seed(0)
+    for i in range(12):
+        pixels = torch.randint(0, 255, (40, 50, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{i:02d}.png")
+    return tmp_path
+
+
+def dataset(path, seed=0, mode="RGB", in_chans=3):
+    return ImageDataset(open_reader(str(path)), train_transform((32, 32), in_chans), 4, seed, mode)
+
+
+def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
+    data = dataset(folder)
+    first = data[0, 3]
+    before = torch.get_rng_state()
+    torch.rand(5)
+    for a, b in zip(first, data[0, 3], strict=True):
+        assert torch.equal(a, b)
+    torch.set_rng_state(before)
+    data[1, 3]
+    assert torch.equal(before, torch.get_rng_state())
+    for other in (data[1, 3], data[0, 4], dataset(folder, seed=1)[0, 3]):
+        assert not torch.equal(first.noise, other.noise)
+        assert not torch.equal(first.image, other.image)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_processes_share_the_same_batches(folder, num_workers):
+    """The images of a step are the same for one process of batch 4 and for two of batch 2, and after a restart."""
+    data = dataset(folder)
+
+    def batches(rank, size, start=0):
+        loader = train_loader(data, 4 // size, num_workers, World(rank, rank, size), pin_memory=False)
+        loader.sampler.set_position(epoch=2, start=start)
+        return [batch.noise for batch in loader]
+
+    def rows(noise):
+        return sorted(noise.tolist())
+
+    whole = batches(0, 1)
+    assert len(whole) == 3
+    for one, a, b in zip(whole, batches(0, 2), batches(1, 2), strict=True):
+        assert rows(one) == rows(torch.cat([a, b]))
+    for one, resumed in zip(whole[1:], batches(0, 1, start=4), strict=True):
+        assert torch.equal(one, resumed)
+
+
+def test_sampler_shuffles_each_epoch_anew():
+    sampler = StatelessSampler(10, World(), seed=0)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_position(epoch)
+        orders.append([index for _, index in sampler])
+        assert sorted(orders[-1]) == list(range(10))
+    assert orders[0] != orders[1]
+
+
+def test_class_folders_splits_and_tars_are_read(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for split, name in (("train", "cat/a.png"), ("train", "dog/b.png"), ("val", "cat/c.png")):
+        (root / split / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / split / name).write_bytes((folder / "00.png").read_bytes())
+    assert len(open_reader(str(root))) == 2
+    assert len(open_reader(str(root), "val")) == 1
+
+    shards = tmp_path_factory.mktemp("shards")
+    for shard in range(2):
+        with tarfile.open(shards / f"{shard:06d}.tar", "w") as tar:
+            for i in range(3):
+                tar.add(folder / f"{i:02d}.png", arcname=f"{shard}{i}.png")
+                tar.add(folder / f"{i:02d}.png", arcname=f"{shard}{i}.cls")  # webdataset's label beside it
+    data = dataset(shards)
+    assert len(data) == 6
+    assert data[0, 5].image.shape == (3, 32, 32)
+    assert len(open_reader(str(shards / "000000.tar"))) == 3
+    assert sorted(p.name for p in shards.iterdir()) == ["000000.tar", "000001.tar"]
+
+
+def test_corrupt_images_are_replaced_counted_and_named(folder):
+    (folder / "04.png").write_text("not an image")
+    (folder / "05.png").write_bytes((folder / "05.png").read_bytes()[:200])
+    data = dataset(folder)
+    sample = data[0, 4]
+    assert sample.unreadable[sample.unreadable >= 0].tolist() == [4, 5]
+    assert sample.image.isfinite().all()
+    corrupt = CorruptImages(data, max_share=0.2)
+    assert [name.rsplit("/", 1)[1] for name in corrupt.add(sample.unreadable)] == ["04.png", "05.png"]
+    assert corrupt.add(sample.unreadable) == []
+    with pytest.raises(ValueError, match=r"2 of 12 images cannot be read, more than --max_corrupt 0\.1.*05\.png"):
+        CorruptImages(data, max_share=0.1).add(sample.unreadable)
+
+
+def test_text_file_named_jpg(tmp_path):
+    (tmp_path / "a.jpg").write_text("hello")
+    with pytest.raises(ValueError, match=r"None of 1 image\(s\) from .*a\.jpg on can be read"):
+        dataset(tmp_path)[0, 0]
+
+
+def test_grey_images(folder):
+    assert dataset(folder, mode="L", in_chans=1)[0, 0].image.shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 64), (64, 32)])
+def test_evaluation_crop_keeps_proportions(size):
+    image = Image.new("RGB", (100, 60))
+    image.paste((255, 0, 0), (40, 20, 60, 40))
+    out = eval_transform(size, 3)(image)
+    assert out.shape == (3, *size)
+    assert out[0, size[0] // 2, size[1] // 2] > 2  # the centre stays the centre
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no data at nowhere"):
+        open_reader("nowhere")
+    with pytest.raises(ValueError, match="There are no images in"):
+        open_reader(str(tmp_path))
+    with pytest.raises(ValueError, match="which the stream wds/ cannot do"):
+        open_reader("wds/shards")
+
+
+def test_too_few_images_for_a_step(folder):
+    with pytest.raises(ValueError, match="12 images give no optimizer step: one needs at least 16"):
+        train_loader(dataset(folder), 8, 0, World(0, 0, 2), pin_memory=False)

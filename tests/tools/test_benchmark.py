@@ -1,0 +1,40 @@
+"""The benchmark command, and that it counts what it says."""
+
+import os
+import subprocess
+import sys
+
+import torch
+from parity import REPO
+from torch import nn
+
+from pretrain.measure import interleaved_times, saved_activation_bytes
+
+
+def test_pretrain_benchmark_reports_all_rows():
+    command = [sys.executable, "tools/benchmark.py", "pretrain", "--model", "fastconvmae_convvit_tiny_patch16"]
+    flags = ["--input_size", "64", "--batch_size", "1", "--rounds", "1", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    result = subprocess.run([*command, *flags], cwd=REPO, env=environment, capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1].strip() for line in result.stdout.splitlines() if line.startswith("|")]
+    assert rows == ["", "---", "dense, as published", "ours", "MAE ViT-B"]
+    deviation = float(result.stdout.split("deviation of ours from dense: ")[1].split()[0])
+    assert deviation < 1e-5
+
+
+def test_saved_activations_count_each_storage_once_and_no_weights():
+    linear, x = nn.Linear(8, 8), torch.randn(4, 8)
+
+    def forward():
+        h = linear(x)  # keeps x and the weight
+        return (h * h.t().t()).sum()  # keeps h, twice
+
+    assert saved_activation_bytes(forward, linear.parameters()) == (4 * 8 + 4 * 8) * 4
+
+
+def test_steps_take_turns():
+    calls = []
+    steps = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    times = interleaved_times(steps, torch.device("cpu"), rounds=2, warmup=1)
+    assert calls == list("ababab")
+    assert times.keys() == steps.keys()
