@@ -1,5 +1,6 @@
 """Mistakes of the person at the command line, told in one sentence and without a traceback."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,20 @@ class UserError(ValueError):
 
 
 @contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turns a :class:`UserError` or a missing or unreadable file into one line on stderr and exit code 1."""
+def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
+    """Turns a mistake into one line on stderr and exit code 1.
+
+    Mistakes are a :class:`UserError`, a file that is missing or must not be read, and what a program adds in `others`.
+    With the environment variable `SHOW_TRACEBACK` set they are raised as they are.
+    """
     try:
         yield
-    except (UserError, FileNotFoundError, PermissionError) as e:
-        print(f"error: {e}", file=sys.stderr, flush=True)
+    except (UserError, FileNotFoundError, PermissionError, *others) as e:
+        if os.environ.get("SHOW_TRACEBACK"):
+            raise
+        # An error in a process of a data loader arrives with that process's traceback in front.
+        message = str(e).strip()
+        if "Traceback (most recent call last)" in message:
+            message = message.splitlines()[-1].partition(": ")[2]
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(1)

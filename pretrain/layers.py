@@ -45,7 +45,9 @@ class PatchEmbed(nn.Module):
     def embed(self, patches: torch.Tensor) -> torch.Tensor:
         """Embeds patches whose pixels or tokens are laid out (row, column, channel) in the last dimension."""
         # The weight is reordered, not the tokens: neighbouring channels stay together and there is less to move.
-        weight = rearrange(self.proj.weight, "o c p q -> o (p q c)")
+        # flatten(1) gives the gradient the layout that distributed training expects where there is nothing to reorder.
+        weight = self.proj.weight
+        weight = weight.flatten(1) if self.patch_size == 1 else rearrange(weight, "o c p q -> o (p q c)")
         return self.act(self.norm(F.linear(patches, weight, self.proj.bias)))
 
 

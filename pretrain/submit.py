@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pretrain.args import parse_args
+from pretrain.errors import exit_on_user_error
 from pretrain.trainer import run
 
 
@@ -39,10 +40,8 @@ def main() -> None:
     except ImportError:
         sys.exit("error: this needs submitit; install it with pip install submitit")
     flags = args.flags if "--resume" in args.flags else [*args.flags, "--resume", "auto"]
-    try:
+    with exit_on_user_error(ValueError):
         output_dir = Path(parse_args(flags).output_dir)
-    except ValueError as e:
-        sys.exit(f"error: {e}")
     executor = submitit.AutoExecutor(folder=output_dir / "slurm")
     executor.update_parameters(
         name="pretrain",

@@ -15,6 +15,7 @@ __all__ = ["TrunkSizes", "position_grid", "trunk_problems"]
 
 # ConvViT: arXiv:2205.03892, table of architectures, and our own tiny; ViT: arXiv:2010.11929, table 1, and DeiT's S.
 _VARIANTS = {
+    ((48, 96, 144), (1, 2, 2)): "tiny",
     ((32, 64, 128), (1, 1, 4)): "tiny",
     ((128, 256, 384), (2, 2, 11)): "S",
     ((256, 384, 768), (2, 2, 11)): "B",

@@ -1,7 +1,6 @@
 """Reconstruction pictures: original, masked, reconstruction, and reconstruction pasted around the visible patches."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from pretrain.autoencoder import DECODER_PREFIXES, MaskedAutoencoderConvViT
 from pretrain.checkpoint import load_checkpoint
 from pretrain.data import eval_transform, image_mode, normalisation, open_reader
+from pretrain.errors import exit_on_user_error
 from pretrain.models import build_model
 
 __all__ = ["load_autoencoder", "reconstruction_picture"]
@@ -123,14 +123,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--input_size", type=int, nargs="+", help="likewise for their image size [224]")
     parser.add_argument("--seed", type=int, default=0, help="of the masks [0]")
     args = parser.parse_args(argv)
-    try:
+    with exit_on_user_error(ValueError):
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         imgs = load_images(args.images, model, args.count)
         L = model.grid_size[0] * model.grid_size[1]
         noise = torch.rand(len(imgs), L, generator=torch.Generator().manual_seed(args.seed))
         picture = reconstruction_picture(model, imgs, args.mask_ratio, noise)
-    except (ValueError, FileNotFoundError) as e:
-        sys.exit(f"error: {e}")
     output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(output)

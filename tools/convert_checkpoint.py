@@ -8,13 +8,13 @@ projects/ConvMAEDet/CHECKPOINTS.md lists the kinds of files it reads.
 """
 
 import argparse
-import sys
 
 from torch import nn
 
 from pretrain.checkpoint import check_output_path, save_weights
 from pretrain.checkpoint_kinds import recognise
 from pretrain.convert import Target, check_loads, convert
+from pretrain.errors import exit_on_user_error
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def build_detector(config: str) -> nn.Module:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
+    with exit_on_user_error(ValueError, OSError):
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
         if args.config:
@@ -56,8 +56,6 @@ def main(argv: list[str] | None = None) -> None:
             state, report = convert(checkpoint, Target(args.to))
         extras = {"__author__": "ConvMAEDet"} if args.to == Target.DETECTION.value else None
         save_weights(state, args.output, extras)
-    except (OSError, ValueError) as e:
-        sys.exit(f"convert_checkpoint.py: {e}")
     print(report)
     print(f"Written to {args.output}.")
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The whole story on a CPU in a few minutes: draw a data set, train the tiny detector on it, evaluate, draw pictures.
+"""The whole story on a CPU in a few minutes: draw a data set, pretrain a tiny ConvMAE on its images without labels,
+convert it, fine-tune the detector from it, evaluate, draw pictures.
 
 Every step is a command of the project, printed before it runs. All files go to one folder, which is replaced.
 """
@@ -16,6 +17,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
 PICTURES = 8
+MARKER = ".convmae-demo"
+
+
+def empty_folder(path: Path) -> Path:
+    """Makes the folder anew; only one that an earlier demo made, or an empty one, is replaced."""
+    path = path.resolve()
+    if path.exists() and any(path.iterdir()) and not (path / MARKER).exists():
+        sys.exit(f"error: {path} holds files that are not of a demo; name another folder with --output.")
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    (path / MARKER).touch()
+    return path
 
 
 def step(title: str, *command: object) -> None:
@@ -25,6 +38,25 @@ def step(title: str, *command: object) -> None:
     code = subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode
     if code:
         sys.exit(f"demo: the step '{title}' failed with exit code {code}; its output is above.")
+
+
+def pretrain(images: Path, output: Path, picture: Path, epochs: int) -> None:
+    """Pretrains the detector's trunk on unlabelled images, draws what it reconstructs, and converts it."""
+    step(
+        "Pretrain on the images alone",
+        "-m", "pretrain", "--model", "convmae_convvit_tiny_patch8", "--input_size", 64, "--data_path", images,
+        "--output_dir", output, "--device", "cpu", "--num_workers", 1, "--batch_size", 64,
+        "--epochs", epochs, "--warmup_epochs", 1, "--blr", 3e-3, "--keep_checkpoints", 1,
+    )  # fmt: skip
+    checkpoint = max(output.glob("checkpoint-*.pth"))
+    step(
+        "Draw reconstructions",
+        "-m", "pretrain.visualize", "--checkpoint", checkpoint, "--images", images, "--output", picture,
+    )  # fmt: skip
+    step(
+        "Convert for the detector",
+        "tools/convert_checkpoint.py", checkpoint, output / "detection.pth", "--config", CONFIG,
+    )  # fmt: skip
 
 
 def last_metrics(path: Path) -> dict:
@@ -38,53 +70,54 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("output/demo"), help="folder to replace (default: %(default)s)"
     )
-    parser.add_argument("--train-images", type=int, default=1500, help="images to train on (default: %(default)s)")
-    parser.add_argument(
-        "opts", nargs="*", metavar="key=value", help="overrides of the config, such as train.max_iter=100"
-    )
+    parser.add_argument("--train-images", type=int, default=2000, help="images to train on (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="of pretraining; 0 leaves it out (default: %(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the detector's config")
     args = parser.parse_args()
     start = time.monotonic()
-    output = args.output.resolve()
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    data, run = output / "datasets", output / "detector"
-    os.environ["DETECTRON2_DATASETS"] = str(data)
+    # Deprecations inside PyTorch and detectron2 that no reader of the demo can do anything about.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore:pkg_resources is deprecated:UserWarning")
+    output = empty_folder(args.output)
+    (output / "datasets").mkdir()
+    shapes, pretraining, detector, pictures = (
+        output / name for name in ("datasets/shapes", "pretrain", "detector", "pictures")
+    )
+    os.environ["DETECTRON2_DATASETS"] = str(output / "datasets")
 
-    data.mkdir()
     step(
         "Draw a COCO-format data set",
-        "datasets/make_shapes.py",
-        data / "shapes",
-        "--train",
-        args.train_images,
-        "--val",
-        150,
-    )
+        "datasets/make_shapes.py", shapes, "--size", 64, "--train", args.train_images, "--val", 150,
+    )  # fmt: skip
+    initial = []
+    if args.epochs:
+        pretrain(shapes / "train", pretraining, pictures / "reconstruction.png", args.epochs)
+        initial = [f"train.init_checkpoint={pretraining / 'detection.pth'}"]
+    # Small tensors gain nothing from threads: two training processes of one thread each use two cores better.
+    processes = min(2, os.cpu_count())
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() // processes)
     step(
-        "Train and evaluate the detector",
-        "tools/lazyconfig_train_net.py",
-        "--num-gpus", 0,
-        "--config-file", CONFIG,
-        f"train.output_dir={run}",
-        *args.opts,
+        "Fine-tune and evaluate the detector" if initial else "Train and evaluate the detector",
+        "tools/lazyconfig_train_net.py", "--num-gpus", processes, "--config-file", CONFIG,
+        f"train.output_dir={detector}", *initial, *args.opts,
     )  # fmt: skip
     step(
         "Draw predictions on unseen images",
         "tools/visualize_results.py",
-        "--results", run / "inference" / "coco_instances_results.json",
-        "--annotations", data / "shapes" / "annotations" / "instances_val.json",
-        "--images", data / "shapes" / "val",
-        "--output", output / "pictures",
+        "--results", detector / "inference" / "coco_instances_results.json",
+        "--annotations", shapes / "annotations" / "instances_val.json",
+        "--images", shapes / "val",
+        "--output", pictures,
         "--count", PICTURES,
     )  # fmt: skip
 
-    metrics = last_metrics(run / "metrics.json")
+    metrics = last_metrics(detector / "metrics.json")
     print(
         f"\n=== Summary\n"
-        f"checkpoint  {run / 'model_final.pth'} (best: model_best.pth)\n"
-        f"metrics     {run / 'metrics.json'}, TensorBoard: tensorboard --logdir {run}\n"
-        f"config      {run / 'config.yaml'}\n"
-        f"pictures    {output / 'pictures'}: {PICTURES} unseen images, ground truth beside predictions\n"
+        f"checkpoint  {detector / 'model_final.pth'} (best: model_best.pth)\n"
+        f"metrics     {detector / 'metrics.json'}, TensorBoard: tensorboard --logdir {output}\n"
+        f"config      {detector / 'config.yaml'}\n"
+        f"pictures    {pictures}: {PICTURES} unseen images, ground truth beside predictions"
+        f"{', and reconstruction.png' if initial else ''}\n"
         f"demo: box_AP50={metrics['bbox/AP50']:.1f} mask_AP50={metrics['segm/AP50']:.1f} "
         f"minutes={(time.monotonic() - start) / 60:.1f}"
     )

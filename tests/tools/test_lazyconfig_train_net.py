@@ -57,6 +57,7 @@ def test_two_processes_train_evaluate_and_leave_everything(shapes, tmp_path):
     assert {"model_final.pth", "model_best.pth", "config.yaml", "metrics.json", "inference"} <= files
     assert any(name.startswith("events.out.tfevents") for name in files)
     assert (tmp_path / "run" / "inference" / "coco_instances_results.json").exists()
+    assert "Checked shapes_train: 8 images" in done.stdout
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
     assert "bbox/AP" in metrics[-1] and "segm/AP" in metrics[-1]
 

@@ -109,13 +109,15 @@ def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
         raise FileNotFoundError(f"Checkpoint {local} does not exist.")
     loader = _ReportingCheckpointer(model)
     loader.load(path)
-    missing, wrong_shape = loader.incompatible.missing_keys, loader.incompatible.incorrect_shapes
-    names = len(model.state_dict())
+    wrong_shape = [name for name, *_ in loader.incompatible.incorrect_shapes]
+    # PyTorch fills in the counters of batch norms without saying so.
+    names = len([name for name in model.state_dict() if not name.endswith("num_batches_tracked")])
+    missing = [name for name in loader.incompatible.missing_keys if name not in wrong_shape]
     if len(missing) + len(wrong_shape) >= names or (strict and (missing or wrong_shape)):
-        examples = [*missing, *(name for name, *_ in wrong_shape)]
+        examples = [*missing, *wrong_shape]
         raise UserError(
             f"Checkpoint {path} does not fit the model: {len(missing)} of {names} weights are missing and "
-            f"{len(wrong_shape)} have another shape ({', '.join(examples[:3])}, …); is it from another config?"
+            f"{len(wrong_shape)} have another shape (such as {examples[0]}); is it from another config?"
         )
 
 

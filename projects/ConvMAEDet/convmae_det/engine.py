@@ -11,6 +11,7 @@ from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
@@ -23,7 +24,7 @@ from pretrain.errors import UserError
 
 __all__ = ["evaluate", "run", "train"]
 
-logger = logging.getLogger("convmae_det")
+logger = logging.getLogger(__name__)
 
 
 def run(args: Namespace) -> None:
@@ -48,6 +49,8 @@ def run(args: Namespace) -> None:
         cfg.dataloader.evaluator.output_dir = os.path.join(cfg.train.output_dir, "inference")
     precision_note = _fit_precision_to_device(cfg)
     default_setup(cfg, args)
+    for name in ("convmae_det", "pretrain"):
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
     if precision_note:
         logger.warning(precision_note)
     if cfg.train.check_data:

@@ -31,43 +31,37 @@ model.backbone.net.update(
     window_block_indexes=[0],
     pretrain_img_size=64,
 )
-# On a CPU the heads cost more than the backbone: few proposals, one sample a bin, small masks. Batch norm trains from
-# scratch where layer norm needs a pretrained trunk: it takes out what all places of the feature map have in common.
+# On a CPU the heads cost more than the backbone: two levels, few proposals, one sample a bin, small masks. Batch norm
+# trains from scratch where layer norm needs a pretrained trunk: it takes out what all places of the map have in common.
 channels = 64
-levels = ["p2", "p3", "p4"]
-scales = (1.0 / 4, 1.0 / 8, 1.0 / 16)
-model.backbone.update(out_channels=channels, scale_factors=(2.0, 1.0, 0.5), top_block=None, norm="BN")
+model.backbone.update(out_channels=channels, scale_factors=(2.0, 1.0), top_block=None, norm="BN")
 model.proposal_generator.update(
-    in_features=levels, batch_size_per_image=32, pre_nms_topk=(150, 150), post_nms_topk=(50, 50)
+    in_features=["p3"], batch_size_per_image=32, pre_nms_topk=(150, 150), post_nms_topk=(50, 50)
 )
-model.proposal_generator.head.update(in_channels=channels, conv_dims=[-1])
-model.proposal_generator.anchor_generator.update(sizes=[[16], [24], [32]], strides=[4, 8, 16])
+model.proposal_generator.head.update(in_channels=channels, num_anchors=9, conv_dims=[-1])
+model.proposal_generator.anchor_generator.update(sizes=[[16, 24, 32]], strides=[8])
 model.roi_heads.update(
-    num_classes=4,
-    batch_size_per_image=16,
-    positive_fraction=0.5,
-    box_in_features=levels,
-    mask_in_features=levels,
+    num_classes=4, batch_size_per_image=16, positive_fraction=0.5, box_in_features=["p2"], mask_in_features=["p2"]
 )
-model.roi_heads.box_pooler.update(output_size=7, scales=scales, sampling_ratio=1)
+model.roi_heads.box_pooler.update(output_size=7, scales=[1.0 / 4], sampling_ratio=1)
 model.roi_heads.box_head.update(
     input_shape=ShapeSpec(channels=channels, height=7, width=7), conv_dims=[channels], fc_dims=[256], conv_norm="BN"
 )
 model.roi_heads.box_predictor.input_shape = ShapeSpec(channels=256)
-model.roi_heads.mask_pooler.update(output_size=7, scales=scales, sampling_ratio=1)
+model.roi_heads.mask_pooler.update(output_size=7, scales=[1.0 / 4], sampling_ratio=1)
 model.roi_heads.mask_head.update(
     input_shape=ShapeSpec(channels=channels, height=7, width=7), conv_dims=[channels] * 3, conv_norm="BN"
 )
 
 dataloader.train.dataset.names = "shapes_train"
-dataloader.train.update(total_batch_size=16, num_workers=1)
+dataloader.train.update(total_batch_size=16, num_workers=0)
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
 ]
 dataloader.train.mapper.recompute_boxes = False
 dataloader.test.dataset.names = "shapes_val"
-dataloader.test.update(batch_size=10, num_workers=1)
+dataloader.test.update(batch_size=10, num_workers=0)
 
 optimizer.lr = 1e-3
 optimizer.weight_decay = 0.05
@@ -75,7 +69,8 @@ optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=1
 
 train.device = "cpu"
 train.output_dir = "output/shapes"
-train.max_iter = 1200
-train.eval_period = 600
-train.checkpointer = dict(period=300, max_to_keep=2)
+train.ddp.broadcast_buffers = True  # running statistics of batch norm
+train.max_iter = 800
+train.eval_period = 400
+train.checkpointer = dict(period=200, max_to_keep=2)
 lr_multiplier = multistep_schedule(train.max_iter, warmup_iter=100)

@@ -1,0 +1,97 @@
+"""What `train.init_checkpoint` takes, and what it refuses."""
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from shapes import CONFIG, REPO, SMALL
+
+from convmae_det.checkpoint import RunCheckpointer, load_weights
+from convmae_det.config import load_config
+from pretrain.checkpoint import save_weights
+from pretrain.errors import UserError
+from pretrain.models import build_model
+
+TRUNK = dict(img_size=64, embed_dim=(8, 8, 16), depth=(1, 1, 2))
+
+
+@pytest.fixture
+def detector():
+    return instantiate(load_config(str(REPO / CONFIG), SMALL).model)
+
+
+@pytest.fixture
+def pretraining_file(tmp_path):
+    model = build_model("convmae_convvit_tiny_patch8", **TRUNK)
+    torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "pretrained.pth")
+    return str(tmp_path / "pretrained.pth")
+
+
+def test_pretraining_file_is_converted(detector, pretraining_file, caplog):
+    with caplog.at_level("INFO"):
+        load_weights(detector, pretraining_file, strict=False)
+    trunk = torch.load(pretraining_file, weights_only=True)["model"]
+    ours = detector.backbone.net.state_dict()
+    assert all(torch.equal(ours[name], trunk[name]) for name in ours if "rel_pos" not in name)
+    assert "ConvMAE or FastConvMAE pretraining" in caplog.text
+
+
+def test_pretraining_file_is_not_enough_to_evaluate(detector, pretraining_file):
+    with pytest.raises(UserError, match=r"lacks \d+ weights of the detector, such as .*: train it first"):
+        load_weights(detector, pretraining_file, strict=True)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_detector_file_is_loaded_whole(detector, tmp_path, suffix):
+    expected = {name: torch.randn_like(t) if t.is_floating_point() else t for name, t in detector.state_dict().items()}
+    save_weights(expected, tmp_path / f"detector{suffix}")
+    load_weights(detector, str(tmp_path / f"detector{suffix}"), strict=True)
+    assert all(torch.equal(t, expected[name]) for name, t in detector.state_dict().items())
+
+
+def test_another_number_of_classes(detector, tmp_path):
+    state = detector.state_dict()
+    state["roi_heads.box_predictor.cls_score.weight"] = torch.zeros(81, 256)
+    torch.save({"model": state}, tmp_path / "coco.pth")
+    load_weights(detector, str(tmp_path / "coco.pth"), strict=False)
+    with pytest.raises(UserError, match=r"0 of \d+ weights are missing and 1 have another shape"):
+        load_weights(detector, str(tmp_path / "coco.pth"), strict=True)
+
+
+def test_what_cannot_be_loaded(detector, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no_such\.pth does not exist"):
+        load_weights(detector, str(tmp_path / "no_such.pth"), strict=False)
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match=r"cut\.pth cannot be read safely"):
+        load_weights(detector, str(tmp_path / "cut.pth"), strict=False)
+    torch.save({"model": {"backbone.other": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_weights(detector, str(tmp_path / "other.pth"), strict=False)
+    wide = build_model("convmae_convvit_tiny_patch8", **TRUNK | dict(embed_dim=(8, 8, 32)))
+    torch.save({"model": wide.state_dict()}, tmp_path / "wide.pth")
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_weights(detector, str(tmp_path / "wide.pth"), strict=False)
+
+
+def test_a_failed_save_leaves_the_last_checkpoint(detector, tmp_path, monkeypatch):
+    checkpointer = RunCheckpointer(detector, str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+    before = (tmp_path / "model_0000001.pth").read_bytes()
+
+    def break_off(data, f):
+        f.write(b"half a checkpoint")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", break_off)
+    for name in ("model_0000001", "model_0000002"):
+        with pytest.raises(OSError, match="No space left"):
+            checkpointer.save(name, iteration=2)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert (tmp_path / "model_0000001.pth").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+
+
+def test_best_weights_are_not_where_a_run_resumes(detector, tmp_path):
+    checkpointer = RunCheckpointer(detector, str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+    checkpointer.save_weights("model_best", iteration=1)
+    assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")

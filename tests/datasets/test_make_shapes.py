@@ -1,0 +1,42 @@
+"""The generated data set is repeatable, sound, and refuses to overwrite."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+from pycocotools import mask as mask_util
+from shapes import REPO, make_shapes
+
+from convmae_det.dataset_check import check_coco_json
+
+
+def digest(folder) -> str:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+
+
+def test_same_seed_same_files_and_splits_differ(tmp_path):
+    first, second = (make_shapes(tmp_path / name, train=4, val=4) / "shapes" for name in ("a", "b"))
+    assert digest(first) == digest(second)
+    assert digest(first / "train") != digest(first / "val")
+
+
+def test_annotations_are_sound(shapes):
+    root = shapes / "shapes"
+    annotation_file = root / "annotations" / "instances_train.json"
+    report = check_coco_json("shapes", str(annotation_file), str(root / "train"), training=True, masks=True)
+    assert report.faults == [] and report.categories == 4 and report.degenerate_boxes == 0
+    for annotation in json.loads(annotation_file.read_text())["annotations"]:
+        mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects(annotation["segmentation"], 64, 64)))
+        x, y, w, h = annotation["bbox"]
+        assert abs(np.flatnonzero(mask.any(1))[0] - y) <= 1 and abs(np.flatnonzero(mask.any(0))[0] - x) <= 1
+        assert mask.sum() <= w * h and abs(int(mask.sum()) - annotation["area"]) <= 0.35 * annotation["area"]
+        assert x >= 0 and x + w <= 64 and y >= 0 and y + h <= 64
+
+
+def test_does_not_overwrite(shapes):
+    command = [sys.executable, "datasets/make_shapes.py", str(shapes / "shapes")]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "exists already; remove it or name another folder" in done.stderr
