@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 CLASSES = ("circle", "square", "triangle", "star")
 CATEGORIES = [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES, start=1)]
+MIN_AREA = 8  # pixels
 MIN_VISIBLE = 0.4  # objects hidden further than this are not drawn
 
 
@@ -83,9 +84,12 @@ def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndar
 def annotate(mask: np.ndarray) -> dict | None:
     """Polygons, box [x, y, width, height] and area, in pixels, of a mask; None if too little of it is left."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    polygons = [c.reshape(-1).astype(float).tolist() for c in contours if cv2.contourArea(c) >= 8]
-    if not polygons:
+    contours = [c for c in contours if cv2.contourArea(c) >= MIN_AREA]
+    if not contours:
         return None
+    kept = cv2.drawContours(np.zeros_like(mask), contours, -1, 1, cv2.FILLED)
+    mask = mask & kept  # without the slivers that occlusion leaves
+    polygons = [c.reshape(-1).astype(float).tolist() for c in contours]
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x, y = int(columns[0]), int(rows[0])
     box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
