@@ -55,7 +55,7 @@ class DenseConvMAE(nn.Module):
         x = dense_patch_embed(m.patch_embed3, stage2)
         x = m.patch_embed4(x.flatten(2).permute(0, 2, 1)) + m.pos_embed
         skips = [
-            decode(stage).flatten(2).permute(0, 2, 1)
+            conv(decode, stage, stride=decode.stride).flatten(2).permute(0, 2, 1)
             for decode, stage in ((m.stage1_output_decode, stage1), (m.stage2_output_decode, stage2))
         ]
         x, skip1, skip2 = (gather(t, ids_keep) for t in (x, *skips))
@@ -79,8 +79,13 @@ def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return torch.gather(x, dim=1, index=ids.unsqueeze(-1).repeat(1, 1, x.shape[-1]))
 
 
+def conv(layer: nn.Conv2d, x: torch.Tensor, **options) -> torch.Tensor:
+    """A convolution with its weight in PyTorch's default memory format, as published; ours are channels-last."""
+    return F.conv2d(x, layer.weight.contiguous(), layer.bias, **options)
+
+
 def dense_patch_embed(embed: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    x = F.conv2d(x, embed.proj.weight, embed.proj.bias, stride=embed.proj.stride)
+    x = conv(embed.proj, x, stride=embed.proj.stride)
     x = embed.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return embed.act(x)
 
@@ -95,22 +100,18 @@ def dense_conv_stage(blocks: nn.ModuleList, x: torch.Tensor, visible: torch.Tens
 
 def dense_conv_block(block: nn.Module, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Tokens x `(B, C, H, W)`, masks `(groups, B, 1, H, W)`."""
-    y = pointwise(block.conv1, block.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+    y = conv(block.conv1, block.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
     if len(masks) == 1:
         y = depthwise(block.attn, masks[0] * y)
     else:
         y = sum(mask * depthwise(block.attn, mask * y) for mask in masks)
-    x = x + pointwise(block.conv2, y)
+    x = x + conv(block.conv2, y)
     y = block.norm2(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return x + pointwise(block.mlp.fc2, block.mlp.act(pointwise(block.mlp.fc1, y)))
+    return x + conv(block.mlp.fc2, block.mlp.act(conv(block.mlp.fc1, y)))
 
 
-def pointwise(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    return F.conv2d(x, conv.weight, conv.bias)
-
-
-def depthwise(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    return F.conv2d(x, conv.weight, conv.bias, padding=conv.padding, groups=conv.groups)
+def depthwise(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    return conv(layer, x, padding=layer.padding, groups=layer.groups)
 
 
 def dense_transformer_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -28,5 +28,4 @@ def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
         message = str(e).strip()
         if "Traceback (most recent call last)" in message:
             message = message.splitlines()[-1].partition(": ")[2]
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        sys.exit(f"error: {message}")
