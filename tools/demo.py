@@ -71,7 +71,7 @@ def main() -> None:
         "--output", type=Path, default=Path("output/demo"), help="folder to replace (default: %(default)s)"
     )
     parser.add_argument("--train-images", type=int, default=2000, help="images to train on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="of pretraining; 0 leaves it out (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=5, help="of pretraining; 0 leaves it out (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the detector's config")
     args = parser.parse_args()
     start = time.monotonic()
@@ -97,7 +97,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() // processes)
     step(
         "Fine-tune and evaluate the detector" if initial else "Train and evaluate the detector",
-        "tools/lazyconfig_train_net.py", "--num-gpus", processes, "--config-file", CONFIG,
+        "tools/lazyconfig_train_net.py", "--num-gpus", processes, "--dist-url", "auto", "--config-file", CONFIG,
         f"train.output_dir={detector}", *initial, *args.opts,
     )  # fmt: skip
     step(

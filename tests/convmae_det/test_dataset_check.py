@@ -57,7 +57,7 @@ def test_sound_data(check):
         (lambda c: c["annotations"][1].pop("segmentation"), "1 annotations without segmentation under a mask head (2)"),
         (lambda c: c["annotations"].clear(), "there is no annotation to train on"),
         (lambda c: c.pop("categories"), "is not a COCO annotation file: it has no 'categories'"),
-        (lambda c: c.update(images={}), "must be lists"),
+        (lambda c: c.update(images={}), "must be lists of objects"),
     ],
 )
 def test_faults(check, change, fault):
@@ -69,6 +69,10 @@ def test_what_is_no_fault(check):
     assert not check(lambda c: c["annotations"][1].pop("segmentation"), masks=False).faults
     assert not check(lambda c: c["annotations"].clear(), training=False).faults
     assert not check(lambda c: c["annotations"][1].update(bbox=[13, 1, 8, 8])).faults  # one pixel over the edge
+    encoded = {"size": [10, 20], "counts": [0, 200]}
+    assert not check(lambda c: c["annotations"][1].update(segmentation=encoded)).faults
+    (fault,) = check(lambda c: c["annotations"][1].update(segmentation=encoded), polygons=True).faults
+    assert "1 single objects with run-length masks (2)" in fault and "instance_mask_format=bitmask" in fault
     report = check(lambda c: c["annotations"][1].update(bbox=[3, 3, 4, 0]))
     assert not report.faults and report.degenerate_boxes == 1
 

@@ -44,7 +44,15 @@ def test_terminated_killed_and_resumed_equals_uninterrupted(shapes, tmp_path):
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
-    again = run_training(shapes, run, *OPTIONS, "--resume")
+    content = (run / "config.yaml").read_text()
+    assert "${train.output_dir}/inference" in content  # reusable with another folder
+
+    longer = run_training(shapes, run, "train.max_iter=13", "optimizer.lr=0.0005", "--resume")
+    assert longer.returncode == 0, longer.stderr
+    groups = torch.load(run / "model_final.pth", weights_only=True)["trainer"]["optimizer"]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.0005}
+
+    again = run_training(shapes, run, "train.max_iter=13", "--resume")
     assert again.returncode == 1 and "Nothing is left to train" in again.stderr
     fresh = run_training(shapes, run, *OPTIONS)
     assert fresh.returncode == 1 and "already holds a run; add --resume" in fresh.stderr

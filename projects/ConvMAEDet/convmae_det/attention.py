@@ -108,10 +108,13 @@ class RelPosAttention(nn.Module):
         bias_w = torch.einsum("bnhwd,wkd->bnhwk", q, rel_pos_w)
         onehot_h = torch.eye(H, dtype=q.dtype, device=q.device)[:, None].expand(H, W, H)
         onehot_w = torch.eye(W, dtype=q.dtype, device=q.device).expand(H, W, W)
-        q = torch.cat([q * self.scale, bias_h, bias_w], dim=-1).flatten(2, 3)
-        k = torch.cat([k, torch.cat([onehot_h, onehot_w], -1).expand(*k.shape[:4], -1)], dim=-1).flatten(2, 3)
+        # The GPU's memory-efficient kernel takes half-precision heads in multiples of 8 only; zeros change nothing.
+        zeros = -(d + H + W) % 8
+        q = F.pad(torch.cat([q * self.scale, bias_h, bias_w], dim=-1), (0, zeros)).flatten(2, 3)
+        onehot = F.pad(torch.cat([onehot_h, onehot_w], dim=-1), (0, zeros))
+        k = torch.cat([k, onehot.expand(*k.shape[:4], -1)], dim=-1).flatten(2, 3)
         v = v.flatten(2, 3)
         if v.device.type == "cpu":
             # The CPU's fused kernel wants one head dimension for all three.
-            return F.scaled_dot_product_attention(q, k, F.pad(v, (0, H + W)), scale=1.0)[..., :d]
+            return F.scaled_dot_product_attention(q, k, F.pad(v, (0, q.shape[-1] - d)), scale=1.0)[..., :d]
         return F.scaled_dot_product_attention(q, k, v, scale=1.0)

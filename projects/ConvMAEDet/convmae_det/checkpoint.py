@@ -83,8 +83,12 @@ def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
 
 
 def _is_for_detectron2(path: str) -> bool:
-    """Whether detectron2 reads this itself: its model zoo, its pickles, and detectors' own `.pth` files."""
-    if urlparse(path).scheme or "?" in path or path.endswith(".pkl"):
+    """Whether detectron2 reads this itself: its model zoo by URL, and detectors' own `.pth` files.
+
+    Raises:
+        ValueError: a local file that cannot be read without running code, such as a `.pkl`.
+    """
+    if urlparse(path).scheme or "?" in path:
         return True
     content = load_checkpoint(path)
     names = content.get("model", content) if isinstance(content, dict) else ()

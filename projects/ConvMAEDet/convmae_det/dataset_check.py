@@ -48,7 +48,9 @@ class DatasetReport:
         return f"{self.name}: {', '.join(notes)}"
 
 
-def check_coco_json(name: str, json_file: str, image_root: str, *, training: bool, masks: bool) -> DatasetReport:
+def check_coco_json(
+    name: str, json_file: str, image_root: str, *, training: bool, masks: bool, polygons: bool = False
+) -> DatasetReport:
     """Checks one COCO-format data set.
 
     Args:
@@ -57,6 +59,7 @@ def check_coco_json(name: str, json_file: str, image_root: str, *, training: boo
         image_root: folder its `file_name`s are relative to.
         training: annotations are needed, and boxes must lie inside their images.
         masks: annotations need a segmentation.
+        polygons: it must be polygons, as detectron2's mapper reads them by default; crowds are left out of training.
 
     Returns:
         counts and faults; it never raises for a fault of the data.
@@ -74,6 +77,8 @@ def check_coco_json(name: str, json_file: str, image_root: str, *, training: boo
     _check_files(report, images, Path(image_root))
     if not report.faults:  # the rest relies on sound ids
         _check_annotations(report, images, annotations, training, masks)
+        if training and polygons:
+            _check_polygons(report, annotations)
     return report
 
 
@@ -90,9 +95,9 @@ def _read(report: DatasetReport, json_file: Path, image_root: Path) -> tuple[lis
         try:
             content = json.loads(json_file.read_bytes())
             lists = tuple(content[key] for key in ("images", "annotations", "categories"))
-            if all(isinstance(entries, list) for entries in lists):
+            if all(isinstance(entries, list) and all(isinstance(e, dict) for e in entries) for entries in lists):
                 return lists
-            reason = "images, annotations and categories must be lists"
+            reason = "images, annotations and categories must be lists of objects"
         except (ValueError, TypeError) as e:
             reason = str(e)
         except KeyError as e:
@@ -179,6 +184,15 @@ def _check_annotations(report: DatasetReport, images: list, annotations: list, t
         report.faults.append(f"{report.name}: there is no annotation to train on.")
 
 
+def _check_polygons(report: DatasetReport, annotations: list) -> None:
+    encoded = [a["id"] for a in annotations if isinstance(a.get("segmentation"), dict) and not a.get("iscrowd")]
+    report.add(
+        "single objects with run-length masks",
+        encoded,
+        "read masks as bitmaps with dataloader.train.mapper.instance_mask_format=bitmask.",
+    )
+
+
 def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetReport]:
     """Checks the data sets that a run's loaders name, as far as they are registered from COCO files.
 
@@ -190,13 +204,16 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
         UserError: with one line for each kind of fault.
     """
     masks = cfg.model.get("roi_heads", {}).get("mask_head") is not None
+    mask_format = cfg.dataloader.train.mapper.get("instance_mask_format", "polygon")
     reports = []
     for split in ("train", "test") if training else ("test",):
         if split == "test" and "evaluator" not in cfg.dataloader:
             continue
         names = cfg.dataloader[split].dataset.names
         for name in [names] if isinstance(names, str) else names:
-            report = _check_registered(name, training=split == "train", masks=masks)
+            report = _check_registered(
+                name, training=split == "train", masks=masks, polygons=masks and mask_format == "polygon"
+            )
             if report is not None:
                 _check_class_count(report, cfg)
                 reports.append(report)
@@ -208,14 +225,14 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
     return reports
 
 
-def _check_registered(name: str, *, training: bool, masks: bool) -> DatasetReport | None:
+def _check_registered(name: str, **options: bool) -> DatasetReport | None:
     if name not in DatasetCatalog.list():
         raise UserError(f"Data set {name!r} is not registered with detectron2; datasets/README.md says how to.")
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") != "coco" or "json_file" not in metadata.as_dict():
         logger.info(f"Data set {name} is not in COCO format; it is not checked.")
         return None
-    return check_coco_json(name, metadata.json_file, metadata.image_root, training=training, masks=masks)
+    return check_coco_json(name, metadata.json_file, metadata.image_root, **options)
 
 
 def _check_class_count(report: DatasetReport, cfg: DictConfig) -> None:

@@ -1,7 +1,6 @@
 """One detection run, from a resolved config: checks, training, evaluation."""
 
 import logging
-import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def run(args: Namespace) -> None:
         args: those of :func:`detectron2.engine.default_argument_parser`: `config_file`, `opts`, `resume`, `eval_only`.
 
     Raises:
-        UserError: the config, data or checkpoint cannot be used; nothing has been written then but logs.
+        UserError: the config, data or checkpoint cannot be used.
     """
     cfg = load_config(args.config_file, args.opts)
     output_dir = Path(cfg.train.output_dir)
@@ -46,13 +45,11 @@ def run(args: Namespace) -> None:
             "train.output_dir=…"
         )
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
-        cfg.dataloader.evaluator.output_dir = os.path.join(cfg.train.output_dir, "inference")
-    precision_note = _fit_precision_to_device(cfg)
+        cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
+    _check_precision(cfg)
     default_setup(cfg, args)
     for name in ("convmae_det", "pretrain"):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-    if precision_note:
-        logger.warning(precision_note)
     if cfg.train.check_data:
         _on_main_process(lambda: check_datasets(cfg, training=not args.eval_only))
 
@@ -95,10 +92,14 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
-    device_ids = {"device_ids": None} if cfg.train.device == "cpu" else {}
-    model = create_ddp_model(model, **cfg.train.ddp, **device_ids)
-    amp = cfg.train.amp
-    trainer = Trainer(model, loader, optimizer, getattr(torch, amp.dtype) if amp.enabled else None)
+    amp_dtype = _amp_dtype(cfg)
+    ddp = dict(cfg.train.ddp)
+    # Without loss scaling, gradients sent as float16 would underflow.
+    ddp["fp16_compression"] = ddp["fp16_compression"] and amp_dtype is torch.float16
+    if cfg.train.device == "cpu":
+        ddp["device_ids"] = None
+    model = create_ddp_model(model, **ddp)
+    trainer = Trainer(model, loader, optimizer, amp_dtype)
 
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
@@ -109,18 +110,18 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
             SeedEachStep(cfg.train.seed),
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            SaveOnSigterm(checkpointer),  # before the evaluation, which may take longer than a preempted job has
             # Evaluation comes before the checkpoint: a run killed in between evaluates again when resumed.
             hooks.EvalHook(cfg.train.eval_period, lambda: evaluate(cfg, model)),
             BestCheckpointer(checkpointer, cfg.train.best_metric) if main else None,
             periodic if main else None,
             hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
-            SaveOnSigterm(checkpointer),
         ]
     )
 
     start_iter = 0
     if resume and checkpointer.has_checkpoint():
-        checkpointer.load(checkpointer.get_checkpoint_file())
+        _resume(checkpointer, optimizer)
         start_iter = trainer.iter + 1
         periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
     else:
@@ -136,6 +137,14 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
     trainer.train(start_iter, cfg.train.max_iter)
 
 
+def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:
+    """Loads the last checkpoint; learning rate and weight decay stay those of the config, which may have changed."""
+    chosen = [{"initial_lr": group["lr"], "weight_decay": group["weight_decay"]} for group in optimizer.param_groups]
+    checkpointer.load(checkpointer.get_checkpoint_file())
+    for group, values in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(values)
+
+
 def _skip_batches(loader, batches: int) -> None:
     sampler = getattr(loader, "batch_sampler", None)
     if hasattr(sampler, "start"):
@@ -144,19 +153,21 @@ def _skip_batches(loader, batches: int) -> None:
         logger.warning("This config's loader cannot be resumed in place: it starts with a new shuffle.")
 
 
-def _fit_precision_to_device(cfg: DictConfig) -> str:
-    """Replaces a precision that the device cannot train in; gives the line that says so."""
-    amp = cfg.train.amp
-    if amp.dtype not in ("float16", "bfloat16"):
-        raise UserError(f"train.amp.dtype={amp.dtype} is neither float16 nor bfloat16.")
-    if cfg.train.device == "cpu":
-        cfg.train.ddp.fp16_compression = False
-        if amp.enabled and amp.dtype == "float16":
-            amp.enabled = False
-            return (
-                "Mixed precision: float16 needs a GPU, this run is in float32 (train.amp.dtype=bfloat16 runs on a CPU)."
-            )
-    return ""
+def _check_precision(cfg: DictConfig) -> None:
+    if cfg.train.amp.dtype not in ("float16", "bfloat16"):
+        raise UserError(f"train.amp.dtype={cfg.train.amp.dtype} is neither float16 nor bfloat16.")
+
+
+def _amp_dtype(cfg: DictConfig) -> torch.dtype | None:
+    """The precision of autocast that the device can train in, None for float32; a fallback is logged."""
+    if not cfg.train.amp.enabled:
+        return None
+    if cfg.train.device == "cpu" and cfg.train.amp.dtype == "float16":
+        logger.warning(
+            "Mixed precision: float16 needs a GPU, this run is in float32 (train.amp.dtype=bfloat16 runs on a CPU)."
+        )
+        return None
+    return getattr(torch, cfg.train.amp.dtype)
 
 
 def _on_main_process(check) -> None:

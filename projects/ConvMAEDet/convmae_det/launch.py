@@ -42,7 +42,7 @@ def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> N
     visible = torch.cuda.device_count()
     if device != "cpu" and args.num_gpus > visible:
         raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
-    if args.num_gpus > 1:
+    if args.num_gpus * args.num_machines > 1:
         signal.signal(signal.SIGTERM, _forward_to_children)
     try:
         detectron2_launch(

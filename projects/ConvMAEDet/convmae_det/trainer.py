@@ -57,4 +57,5 @@ class Trainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        if state := state_dict["grad_scaler"]:  # empty after a run without loss scaling
+            self.grad_scaler.load_state_dict(state)

@@ -1,6 +1,6 @@
 """The baseline: ViTDet Mask R-CNN with a plain ViT-B, 100 epochs (arXiv:2203.16527), detectron2's own model.
 
-    tools/lazyconfig_train_net.py --num-gpus 64 --num-machines 8 ... \
+    python tools/lazyconfig_train_net.py --num-gpus 64 --num-machines 8 ... \
         --config-file projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_b_100ep.py
 
 Box AP 51.6, mask AP 45.9 on COCO val2017 from MAE pretraining, 64 images a batch (published).

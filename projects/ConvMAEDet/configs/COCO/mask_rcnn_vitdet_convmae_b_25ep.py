@@ -1,6 +1,6 @@
 """ViTDet Mask R-CNN with ConvMAE-B, 25 epochs (ConvMAE, arXiv:2205.03892; ViTDet, arXiv:2203.16527).
 
-    tools/lazyconfig_train_net.py --num-gpus 8 \
+    python tools/lazyconfig_train_net.py --num-gpus 8 \
         --config-file projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py \
         train.init_checkpoint=CONVMAE_BASE_CHECKPOINT
 

@@ -1,7 +1,7 @@
 """The demo's detector: a tiny ConvViT Mask R-CNN on generated shapes, small enough to train on two CPU cores.
 
     python datasets/make_shapes.py datasets/shapes --size 64
-    tools/lazyconfig_train_net.py --num-gpus 0 \
+    python tools/lazyconfig_train_net.py --num-gpus 0 \
         --config-file projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py
 """
 
