@@ -69,7 +69,8 @@ def open_reader(data_path: str, split: str = "train") -> Any:
     if (path / split).is_dir():
         path = path / split
     if path.suffix == ".tar" or any(path.glob("*.tar")):
-        return ReaderImageInTar(str(path), cache_tarinfo=False)
+        # An open tar file would be shared, with its position, by all processes forked from this one.
+        return ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
     try:
         return ReaderImageFolder(str(path))
     except (RuntimeError, NotADirectoryError) as e:
