@@ -84,7 +84,7 @@ class Trainer:
             load_weights(self.model, args.init_weights)
         self.model.to(device)
         self._make_stepper()
-        self.epoch = self.iteration = 0
+        self.epoch = self.iteration = self.steps_done = 0
         self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
         if state:
             self._restore(state, resume_from)
@@ -120,7 +120,6 @@ class Trainer:
         if args.lr is None:
             args.lr = scaled_learning_rate(args.blr, self.effective_batch)
         self.steps_per_epoch = -(-len(self.loader) // args.accum_iter)
-        self.total_steps = self.steps_per_epoch * args.epochs
         logger.info(
             "%s, %d parameters; %d images of %dx%d.",
             args.model,
@@ -138,7 +137,7 @@ class Trainer:
             args.lr,
             self.steps_per_epoch,
             args.epochs,
-            self.total_steps,
+            self.steps_per_epoch * args.epochs,
         )
 
     def _make_stepper(self) -> None:
@@ -158,11 +157,19 @@ class Trainer:
         self.stepper = Stepper(loss_module, optimizer, precision, self.world, args.clip_grad, args.max_failures)
 
     def _restore(self, state: dict, path: Path) -> None:
-        self.epoch, self.iteration, self.totals = state["epoch"], state["iteration"], dict(state["totals"])
+        self.epoch, self.iteration, self.steps_done = state["epoch"], state["iteration"], state["step"]
+        self.totals = dict(state["totals"])
+        self.checkpoints.check_newest(path, self.steps_done)
         if self.epoch >= self.args.epochs:
             raise ValueError(
                 f"Nothing is left to train: {path} is at epoch {self.epoch} of {self.args.epochs}; raise --epochs to "
                 "go on."
+            )
+        if self.iteration and state["effective_batch"] != self.effective_batch:
+            raise ValueError(
+                f"{path} is in the middle of an epoch, after {self.iteration} steps of effective batch "
+                f"{state['effective_batch']}, which are other images than as many of {self.effective_batch}; resume "
+                "with the same --batch_size x --accum_iter x processes, or from the end of an epoch."
             )
         self.model.load_state_dict(state["model"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
@@ -172,16 +179,13 @@ class Trainer:
             set_rng_state(state["rng"][self.world.rank])
         logger.info("Resumed %s at epoch %d, step %d of it.", path, self.epoch, self.iteration)
 
-    @property
-    def steps_done(self) -> int:
-        return self.epoch * self.steps_per_epoch + self.iteration
-
     def train(self) -> None:
         """Trains to the last epoch, or to `--max_steps`."""
         if self.world.is_main:
             (self.output_dir / "args.json").write_text(json.dumps(vars(self.args), indent=2) + "\n")
             self.writer = MetricWriter(self.output_dir, self.epoch, self.steps_done)
-        self.progress = Progress(self.effective_batch, self.total_steps)
+        steps_left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
+        self.progress = Progress(self.effective_batch, self.steps_done + steps_left)
         while self.epoch < self.args.epochs and not self._out_of_steps():
             start = time.perf_counter()
             self._train_epoch()
@@ -213,6 +217,7 @@ class Trainer:
                 parameters["lr"] = lr
             step = self.stepper.step(group)
             self.iteration += 1
+            self.steps_done += 1
             self.progress.steps += 1
             if step.loss is None:
                 self.totals["skipped"] += 1
@@ -327,6 +332,8 @@ class Trainer:
             "stepper": self.stepper.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,
+            "step": self.steps_done,
+            "effective_batch": self.effective_batch,
             "totals": self.totals,
             "corrupt": corrupt,
             "rng": rng,

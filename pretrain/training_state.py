@@ -48,20 +48,21 @@ class Checkpoints:
         self.output_dir, self.keep = output_dir, keep
 
     def files(self) -> list[Path]:
-        """Full checkpoints, newest first."""
-        files = {}
-        for path in self.output_dir.glob("checkpoint-*.pth"):
-            if match := re.fullmatch(r"checkpoint-(\d+)", path.stem):
-                files[int(match[1])] = path
-        return [files[step] for step in sorted(files, reverse=True)]
+        """Full checkpoints, newest first: the optimizer steps in their names only ever grow in a run."""
+        paths = [p for p in self.output_dir.glob("checkpoint-*.pth") if re.fullmatch(r"checkpoint-\d+", p.stem)]
+        return sorted(paths, key=_step_of, reverse=True)
 
     def save(self, state: dict, step: int) -> Path:
-        """Writes the newest checkpoint and its encoder, then removes the oldest ones."""
+        """Writes the newest checkpoint and its encoder, then removes the oldest others.
+
+        Args:
+            step: optimizer steps since the run began, whatever batch sizes they had.
+        """
         path = self.output_dir / f"checkpoint-{step:08d}.pth"
         save_atomically(state, path)
         encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
         save_atomically({"model": encoder, "args": state["args"]}, self.output_dir / "encoder.pth")
-        for old in self.files()[self.keep :]:
+        for old in [p for p in self.files() if p != path][self.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
 
@@ -69,18 +70,36 @@ class Checkpoints:
         """The file that `--resume` means: None to start afresh.
 
         Raises:
-            ValueError: nothing is to be resumed, but the directory already holds a run.
+            ValueError: the directory already holds a run that would be overwritten or would hide the new files.
         """
+        newest = next(iter(self.files()), None)
         if resume == "auto":
-            return next(iter(self.files()), None)
+            return newest
         if resume:
             return Path(resume)
-        if self.files():
+        if newest:
             raise ValueError(
-                f"{self.output_dir} already holds {self.files()[0].name}; continue it with --resume auto, or choose "
+                f"{self.output_dir} already holds {newest.name}; continue it with --resume auto, or choose "
                 "another --output_dir."
             )
         return None
+
+    def check_newest(self, path: Path, step: int) -> None:
+        """Makes sure that what is saved after resuming `path`, a checkpoint of `step`, will be the newest.
+
+        Raises:
+            ValueError: the directory holds a later checkpoint.
+        """
+        newest = next(iter(self.files()), None)
+        if newest and _step_of(newest) > step:
+            raise ValueError(
+                f"{path} is of step {step}, but {self.output_dir} holds the later {newest.name}; continue that with "
+                "--resume auto, or choose another --output_dir."
+            )
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
@@ -90,7 +109,7 @@ def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
         FileNotFoundError, ValueError: the file is missing, damaged, of another model, or not of a run.
     """
     state = load_checkpoint(path)
-    if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "rng"} <= state.keys():
+    if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "step", "rng"} <= state.keys():
         raise ValueError(
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."

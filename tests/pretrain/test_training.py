@@ -16,6 +16,7 @@ from PIL import Image
 from pretrain import visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.checkpoint import load_checkpoint
+from pretrain.training_state import Checkpoints
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 
@@ -132,9 +133,35 @@ def test_stopped_after_some_steps_and_resumed(images, whole_run, tmp_path):
     assert_same_state(checkpoint(tmp_path, 10), checkpoint(whole_run, 10))
 
 
+def test_resumed_with_a_larger_batch(images, tmp_path):
+    """Fewer steps an epoch, yet what is saved later stays the newest."""
+    pretrain_main(arguments(images, tmp_path, epochs=1, keep_checkpoints=1))
+    pretrain_main(arguments(images, tmp_path, epochs=2, keep_checkpoints=1, batch_size=4, resume="auto"))
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000007.pth"]
+    assert checkpoint(tmp_path, 7)["epoch"] == 2
+    assert {s["step"].item() for s in checkpoint(tmp_path, 7)["optimizer"]["state"].values()} == {7}
+
+
+def test_the_middle_of_an_epoch_belongs_to_its_effective_batch(images, whole_run, tmp_path):
+    pretrain_main(arguments(images, tmp_path, max_steps=2))
+    with pytest.raises(SystemExit, match="2 steps of effective batch 2, which are other images than as many of 4"):
+        pretrain_main(arguments(images, tmp_path, batch_size=4, resume="auto"))
+    pretrain_main(arguments(images, tmp_path, batch_size=1, accum_iter=2, resume="auto", max_steps=3))
+    assert checkpoint(tmp_path, 3)["iteration"] == 3
+
+
+def test_rotation_never_removes_the_file_just_written(tmp_path):
+    state = {"model": {}, "args": {}}
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state, 9)
+    assert checkpoints.save(state, 5).exists()
+    assert checkpoints.files() == [tmp_path / "checkpoint-00000005.pth"]
+
+
 def test_accumulation_uses_the_last_partial_group(images, tmp_path):
     pretrain_main(arguments(images, tmp_path, batch_size=2, accum_iter=3, epochs=1))
-    assert checkpoint(tmp_path, 2)["totals"] == {"loss": 0.0, "steps": 0, "skipped": 0}  # 5 micro-batches: 3 and 2
+    updates = {s["step"].item() for s in checkpoint(tmp_path, 2)["optimizer"]["state"].values()}
+    assert updates == {2}  # 5 micro-batches: 3 and 2
 
 
 def test_two_processes_equal_one(images, tmp_path):
@@ -206,5 +233,8 @@ def test_mistaken_checkpoints(images, whole_run, tmp_path):
     fails(r"does not hold this model's weights: \d+ of \d+ tensors fit", init_weights=good, model=other)
     fails("holds no state of a run", resume=whole_run / "encoder.pth")
     fails("Nothing is left to train", resume=good)
+    earlier = whole_run / "checkpoint-00000005.pth"
+    with pytest.raises(SystemExit, match=r"is of step 5, but .* holds the later checkpoint-00000010\.pth; continue"):
+        pretrain_main(arguments(images, whole_run, resume=earlier))
     with pytest.raises(SystemExit, match=r"already holds checkpoint-00000010\.pth; continue it with --resume auto"):
         pretrain_main(arguments(images, whole_run))
