@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from PIL import Image
 
 from pretrain import visualize
 from pretrain.__main__ import main as pretrain_main
+from pretrain.args import parse_args
 from pretrain.checkpoint import load_checkpoint
+from pretrain.distributed import World
+from pretrain.trainer import Trainer
 from pretrain.training_state import Checkpoints
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
@@ -158,6 +162,37 @@ def test_rotation_never_removes_the_file_just_written(tmp_path):
     assert checkpoints.files() == [tmp_path / "checkpoint-00000005.pth"]
 
 
+def test_last_epochs_are_saved_whenever_training_stops(images, tmp_path):
+    pretrain_main(arguments(images, tmp_path, epochs=4, save_epochs=2, max_steps=15, resume="auto"))
+    assert [checkpoint(tmp_path, step)["epoch"] for step in (10, 15)] == [2, 3]
+
+
+class TwoProcesses(World):
+    """The first of two processes, of which the other one found nothing."""
+
+    def gather(self, value):
+        return [value, None]
+
+
+def trainer(flags):
+    return Trainer(parse_args(flags), TwoProcesses(size=2), torch.device("cpu"))
+
+
+def test_nodes_that_do_not_share_the_output_folder(images, whole_run):
+    with pytest.raises(
+        ValueError, match=r"different checkpoints \(.*-00000010\.pth, none\): --output_dir .* all nodes"
+    ):
+        trainer(arguments(images, whole_run, resume="auto"))
+
+
+def test_fewer_held_out_images_than_processes(images, tmp_path):
+    for name in ("train/a.png", "train/b.png", "train/c.png", "train/d.png", "val/e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((images / "val" / "10.png").read_bytes())
+    with pytest.raises(ValueError, match=r"val holds 1 image\(s\), fewer than the 2 processes"):
+        trainer(arguments(tmp_path, tmp_path / "out"))
+
+
 def test_accumulation_uses_the_last_partial_group(images, tmp_path):
     pretrain_main(arguments(images, tmp_path, batch_size=2, accum_iter=3, epochs=1))
     updates = {s["step"].item() for s in checkpoint(tmp_path, 2)["optimizer"]["state"].values()}
@@ -166,10 +201,15 @@ def test_accumulation_uses_the_last_partial_group(images, tmp_path):
 
 def test_two_processes_equal_one(images, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    pretrain_main(arguments(images, one, batch_size=4, epochs=1))
+    images = shutil.copytree(images, tmp_path / "images")
+    (images / "train" / "04.png").write_text("not an image")
+    pretrain_main(arguments(images, one, batch_size=4, epochs=1, max_corrupt=0.1))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run([*command, *arguments(images, two, epochs=1)], cwd=REPO, env=ENVIRONMENT, check=True)
+    subprocess.run(
+        [*command, *arguments(images, two, epochs=1, max_corrupt=0.1)], cwd=REPO, env=ENVIRONMENT, check=True
+    )
     a, b = checkpoint(one, 2), checkpoint(two, 2)
+    assert a["corrupt"] == b["corrupt"] == [4]
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
     assert losses(one)[0] == pytest.approx(losses(two)[0], rel=1e-5)
