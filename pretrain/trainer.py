@@ -80,7 +80,7 @@ class Trainer:
         MASKINGS[self.model.masking](torch.zeros(1, self.num_patches), args.mask_ratio)  # raises on a bad ratio
         self._open_data()
         self._derive_schedule()
-        if args.init_weights:
+        if args.init_weights and not state:
             load_weights(self.model, args.init_weights)
         self.model.to(device)
         self._make_stepper()

@@ -12,6 +12,7 @@ from torch import nn
 
 from pretrain.autoencoder import DECODER_PREFIXES
 from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.checkpoint_kinds import recognise
 
 __all__ = ["Checkpoints", "get_rng_state", "load_run_weights", "load_weights", "set_rng_state"]
 
@@ -137,9 +138,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         FileNotFoundError, ValueError: the file is missing or damaged, or does not hold this model.
     """
-    state = load_checkpoint(path)
-    state = state.get("model", state) if isinstance(state, dict) else {}
-    state = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, torch.Tensor)}
+    state = recognise(path).tensors
     own = model.state_dict()
     loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
     fixed = [name for name in FIXED if name in own]

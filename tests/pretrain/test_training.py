@@ -222,6 +222,14 @@ def test_init_weights_starts_a_new_run(images, whole_run, tmp_path):
     assert not torch.allclose(started["decoder_pred.weight"], trained["decoder_pred.weight"])
 
 
+def test_init_weights_are_used_until_there_is_a_checkpoint(images, whole_run, tmp_path):
+    flags = dict(init_weights=whole_run / "encoder.pth", blr=1e-3, resume="auto")
+    pretrain_main(arguments(images, tmp_path / "stopped", max_steps=5, **flags))
+    pretrain_main(arguments(images, tmp_path / "stopped", **flags))
+    pretrain_main(arguments(images, tmp_path / "whole", **flags))
+    assert_same_state(checkpoint(tmp_path / "stopped", 10), checkpoint(tmp_path / "whole", 10))
+
+
 def test_visualize(images, whole_run, tmp_path):
     output = tmp_path / "pictures" / "grid.png"
     flags = ["--images", str(images), "--output", str(output)]
@@ -233,6 +241,8 @@ def test_visualize(images, whole_run, tmp_path):
     assert torch.equal(pasted[visible], original[visible])
     with pytest.raises(SystemExit, match="holds an encoder only"):
         visualize.main(["--checkpoint", str(whole_run / "encoder.pth"), *flags])
+    with pytest.raises(SystemExit, match=r"grid\.xyz must end in \.png"):
+        visualize.main(["--checkpoint", "any.pth", "--images", "any", "--output", "grid.xyz"])
 
 
 @pytest.mark.parametrize(
@@ -246,7 +256,7 @@ def test_visualize(images, whole_run, tmp_path):
         (dict(input_size=40), "40x40 is not divisible by the total stride 16"),
         (dict(device="cuda"), "there is no usable GPU"),
         (dict(resume="missing.pth"), "missing.pth does not exist"),
-        (dict(resume="auto", init_weights="a.pth"), "give only one of them"),
+        (dict(resume="b.pth", init_weights="a.pth"), "give only one of them"),
     ],
 )
 def test_mistakes_get_one_clear_message(images, tmp_path, overrides, message):
