@@ -98,7 +98,10 @@ def add_run_arguments(group) -> None:
         help="continue: from the newest checkpoint in --output_dir, or FILE",
     )
     group.add_argument(
-        "--init_weights", default="", metavar="FILE", help="start a new run from the weights of published or own FILE"
+        "--init_weights",
+        default="",
+        metavar="FILE",
+        help="start from the weights of published or own FILE; with --resume auto only if there is no checkpoint",
     )
     group.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
     group.add_argument("--seed", type=int, default=0, help="[0]")
@@ -127,8 +130,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if len(args.input_size) > 2:
         raise ValueError(f"--input_size takes a side, or height and width, got {args.input_size}.")
     args.input_size = (args.input_size * 2)[:2]
-    if args.resume and args.init_weights:
-        raise ValueError("--resume continues a run and --init_weights begins a new one; give only one of them.")
+    if args.resume not in ("", "auto") and args.init_weights:
+        raise ValueError("--resume FILE continues a run and --init_weights begins a new one; give only one of them.")
     at_least_one = ("batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints", "picture_epochs")
     for name in (*at_least_one, "log_steps", "max_failures"):
         if getattr(args, name) < 1:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,29 @@ def _output_suffix(path: str | os.PathLike) -> str:
 
 @contextmanager
 def _replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; what was written there takes its place once it is safely on disk."""
+    """Yields a temporary name beside `path`; what was written there takes its place once it is safely on disk.
+
+    The name is always the same, so that what a killed process left there is replaced by the next one.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temporary, path)
+        _sync_directory(path.parent)
     except (OSError, RuntimeError, SafetensorError) as e:  # a full disk is any of them
         raise OSError(f"{path} could not be written: {e}") from e
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(path: Path) -> None:
+    """Makes a renaming last through a power failure."""
+    with suppress(OSError):  # some network file systems, and Windows, cannot; the new file is whole all the same
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

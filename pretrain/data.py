@@ -5,7 +5,7 @@ set: not on the number of workers or processes, nor on when a run was interrupte
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,8 @@ def open_reader(data_path: str, split: str = "train") -> Any:
     if (path / split).is_dir():
         path = path / split
     if path.suffix == ".tar" or any(path.glob("*.tar")):
-        return ReaderImageInTar(str(path), cache_tarinfo=False)
+        # An open tar file would be shared, with its position, by all processes forked from this one.
+        return ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
     try:
         return ReaderImageFolder(str(path))
     except (RuntimeError, NotADirectoryError) as e:
@@ -88,21 +89,20 @@ class CorruptImages:
         self.dataset, self.max_share = dataset, max_share
         self.indices: set[int] = set()
 
-    def add(self, unreadable: torch.Tensor) -> list[str]:
-        """Takes note of the `unreadable` of a batch and returns the names of those not seen before.
+    def add(self, indices: Iterable[int]) -> list[str]:
+        """Takes note of images that this process or another could not read; returns the names of those new to it.
 
         Raises:
             ValueError: more than `max_share` of the data set cannot be read.
         """
-        new = sorted(set(unreadable[unreadable >= 0].tolist()) - self.indices)
+        new = sorted(set(indices) - self.indices)
         self.indices.update(new)
-        names = [self.dataset.name(index) for index in new]
         if len(self.indices) > self.max_share * len(self.dataset):
             raise ValueError(
                 f"{len(self.indices)} of {len(self.dataset)} images cannot be read, more than --max_corrupt "
-                f"{self.max_share} allows; the last was {self.dataset.name(max(new))}."
+                f"{self.max_share} allows, for example {self.dataset.name(max(new or self.indices))}."
             )
-        return names
+        return [self.dataset.name(index) for index in new]
 
 
 class ImageDataset(Dataset):

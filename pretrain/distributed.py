@@ -45,10 +45,6 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()
-
 
 def join_world(device: str) -> tuple[World, torch.device]:
     """Joins the processes that torchrun or SLURM started, by the environment variables both set.

@@ -2,7 +2,7 @@
 
 from pretrain.autoencoder import MaskedAutoencoderConvViT
 
-__all__ = ["MODELS", "MaskedAutoencoderConvViT", "build_model"]
+__all__ = ["MODELS", "SIZES", "MaskedAutoencoderConvViT", "build_model"]
 
 TINY_DECODER = dict(decoder_embed_dim=96, decoder_depth=2, decoder_num_heads=4)
 

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.__main__ import main as pretrain_main
 from pretrain.args import parse_args
 from pretrain.errors import exit_on_user_error
-from pretrain.trainer import run
+from pretrain.training_state import Checkpoints
 
 
 class Job:
@@ -18,31 +20,35 @@ class Job:
     def __call__(self) -> None:
         import submitit
 
-        submitit.helpers.TorchDistributedEnvironment().export()
-        run(parse_args(self.argv))
+        # Every process sees all GPUs of its node and takes that of its local rank.
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        pretrain_main(self.argv)
 
     def checkpoint(self):
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self)
+        args = parse_args(self.argv)
+        has_saved = bool(Checkpoints(Path(args.output_dir), args.keep_checkpoints).files())
+        # A file that --resume names was the start of the run; from now on its own checkpoints are.
+        return submitit.helpers.DelayedSubmission(Job([*self.argv, "--resume", "auto"] if has_saved else self.argv))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pretrain.submit", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1, help="[1]")
     parser.add_argument("--gpus", type=int, default=8, help="GPUs, and so processes, on each node [8]")
     parser.add_argument("--hours", type=int, default=72, help="time limit [72]")
     parser.add_argument("--partition", help="SLURM partition")
     parser.add_argument("flags", nargs="+", help="after `--`: the flags of python -m pretrain")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         import submitit
     except ImportError:
         sys.exit("error: this needs submitit; install it with pip install submitit")
-    flags = args.flags if "--resume" in args.flags else [*args.flags, "--resume", "auto"]
     with exit_on_user_error(ValueError):
-        output_dir = Path(parse_args(flags).output_dir)
-    executor = submitit.AutoExecutor(folder=output_dir / "slurm")
+        run_args = parse_args(args.flags)
+    flags = args.flags if run_args.resume else [*args.flags, "--resume", "auto"]
+    executor = submitit.AutoExecutor(folder=Path(run_args.output_dir) / "slurm")
     executor.update_parameters(
         name="pretrain",
         nodes=args.nodes,

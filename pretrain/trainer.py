@@ -5,7 +5,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Trainer:
         seed_everything(args.seed + world.rank)
         self.output_dir = Path(args.output_dir)
         self.checkpoints = Checkpoints(self.output_dir, args.keep_checkpoints)
-        resume_from = self.checkpoints.find(args.resume)
+        resume_from = self._find_checkpoint()
         state = load_run_weights(resume_from, args) if resume_from else None
 
         self.model = build_model(
@@ -80,15 +80,25 @@ class Trainer:
         MASKINGS[self.model.masking](torch.zeros(1, self.num_patches), args.mask_ratio)  # raises on a bad ratio
         self._open_data()
         self._derive_schedule()
-        if args.init_weights:
+        if args.init_weights and not state:
             load_weights(self.model, args.init_weights)
         self.model.to(device)
         self._make_stepper()
-        self.epoch = self.iteration = 0
+        self.epoch = self.iteration = self.steps_done = self.steps_saved = 0
         self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
         if state:
             self._restore(state, resume_from)
         self.output_dir.mkdir(parents=True, exist_ok=True)
+
+    def _find_checkpoint(self) -> Path | None:
+        found = self.checkpoints.find(self.args.resume)
+        everywhere = sorted({str(path or "none") for path in self.world.gather(found)})
+        if len(everywhere) > 1:
+            raise ValueError(
+                f"The processes would resume from different checkpoints ({', '.join(everywhere)}): --output_dir "
+                f"{self.output_dir} must be a folder that all nodes share."
+            )
+        return found
 
     def _open_data(self) -> None:
         args = self.args
@@ -106,6 +116,11 @@ class Trainer:
         self.held_out = None
         if (Path(args.data_path) / "val").is_dir():
             held_out = ImageDataset(open_reader(args.data_path, "val"), transform, **evaluated)
+            if len(held_out) < self.world.size:
+                raise ValueError(
+                    f"{args.data_path}/val holds {len(held_out)} image(s), fewer than the {self.world.size} processes "
+                    "that share them; add images, or rename the folder to train without a held-out loss."
+                )
             sampler = StatelessSampler(len(held_out), self.world, args.seed, shuffle=False)
             self.held_out = DataLoader(
                 held_out, args.batch_size, sampler=sampler, num_workers=args.num_workers, generator=torch.Generator()
@@ -120,7 +135,6 @@ class Trainer:
         if args.lr is None:
             args.lr = scaled_learning_rate(args.blr, self.effective_batch)
         self.steps_per_epoch = -(-len(self.loader) // args.accum_iter)
-        self.total_steps = self.steps_per_epoch * args.epochs
         logger.info(
             "%s, %d parameters; %d images of %dx%d.",
             args.model,
@@ -138,13 +152,14 @@ class Trainer:
             args.lr,
             self.steps_per_epoch,
             args.epochs,
-            self.total_steps,
+            self.steps_per_epoch * args.epochs,
         )
 
     def _make_stepper(self) -> None:
         args = self.args
         if args.amp is None:
-            args.amp = "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "off"
+            has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            args.amp = "bf16" if has_bf16 else "off"
         loss_module = ReconstructionLoss(self.model)
         if args.compile:
             loss_module = torch.compile(loss_module)
@@ -158,37 +173,43 @@ class Trainer:
         self.stepper = Stepper(loss_module, optimizer, precision, self.world, args.clip_grad, args.max_failures)
 
     def _restore(self, state: dict, path: Path) -> None:
-        self.epoch, self.iteration, self.totals = state["epoch"], state["iteration"], dict(state["totals"])
+        self.epoch, self.iteration, self.steps_done = state["epoch"], state["iteration"], state["step"]
+        self.totals, self.steps_saved = dict(state["totals"]), self.steps_done
+        self.checkpoints.check_newest(path, self.steps_done)
         if self.epoch >= self.args.epochs:
             raise ValueError(
                 f"Nothing is left to train: {path} is at epoch {self.epoch} of {self.args.epochs}; raise --epochs to "
                 "go on."
             )
+        if self.iteration and state["effective_batch"] != self.effective_batch:
+            raise ValueError(
+                f"{path} is in the middle of an epoch, after {self.iteration} steps of effective batch "
+                f"{state['effective_batch']}, which are other images than as many of {self.effective_batch}; resume "
+                "with the same --batch_size x --accum_iter x processes, or from the end of an epoch."
+            )
         self.model.load_state_dict(state["model"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.load_state_dict(state["stepper"])
-        self.corrupt.indices = set(state["corrupt"][min(self.world.rank, len(state["corrupt"]) - 1)])
+        self.corrupt.indices = set(state["corrupt"])
         if len(state["rng"]) == self.world.size:
-            set_rng_state(state["rng"][self.world.rank])
+            set_rng_state(state["rng"][self.world.rank], self.device)
         logger.info("Resumed %s at epoch %d, step %d of it.", path, self.epoch, self.iteration)
-
-    @property
-    def steps_done(self) -> int:
-        return self.epoch * self.steps_per_epoch + self.iteration
 
     def train(self) -> None:
         """Trains to the last epoch, or to `--max_steps`."""
         if self.world.is_main:
             (self.output_dir / "args.json").write_text(json.dumps(vars(self.args), indent=2) + "\n")
             self.writer = MetricWriter(self.output_dir, self.epoch, self.steps_done)
-        self.progress = Progress(self.effective_batch, self.total_steps)
+        steps_left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
+        self.progress = Progress(self.effective_batch, self.steps_done + steps_left)
         while self.epoch < self.args.epochs and not self._out_of_steps():
             start = time.perf_counter()
             self._train_epoch()
             if self._out_of_steps() and self.iteration < self.steps_per_epoch:
-                self._save()
                 break
             self._end_epoch(time.perf_counter() - start)
+        if self.steps_saved != self.steps_done:
+            self._save()
         if self.world.is_main:
             self.writer.close()
         logger.info("Done: %s", self.output_dir)
@@ -213,6 +234,7 @@ class Trainer:
                 parameters["lr"] = lr
             step = self.stepper.step(group)
             self.iteration += 1
+            self.steps_done += 1
             self.progress.steps += 1
             if step.loss is None:
                 self.totals["skipped"] += 1
@@ -232,8 +254,7 @@ class Trainer:
         start = time.perf_counter()
         for batch in self.loader:
             self.progress.waited += time.perf_counter() - start
-            for name in self.corrupt.add(batch.unreadable):
-                logger.warning("Cannot read %s; the next image takes its place.", name)
+            warn_of_corrupt(self.corrupt.add(batch.unreadable[batch.unreadable >= 0].tolist()))
             imgs, noise = (t.to(self.device, non_blocking=True) for t in (batch.image, batch.noise))
             group.append((imgs, self.args.mask_ratio, noise))
             if len(group) == self.args.accum_iter:
@@ -266,12 +287,13 @@ class Trainer:
 
     def _end_epoch(self, seconds: float) -> None:
         """Held-out loss, results, pictures and the checkpoint of the epoch that has just ended."""
+        self._share_corrupt()
         totals, epoch = self.totals, self.epoch
         results = {
             "epoch": epoch,
             "train_loss": totals["loss"] / max(totals["steps"], 1),
             "skipped_steps": totals["skipped"],
-            "corrupt_images": sum(len(indices) for indices in self.world.gather(self.corrupt.indices)),
+            "corrupt_images": len(self.corrupt.indices),
             "lr": self.stepper.optimizer.param_groups[0]["lr"],
             "precision": str(self.stepper.precision),
             "seconds": round(seconds, 3),
@@ -290,9 +312,13 @@ class Trainer:
             if last or self.epoch % self.args.picture_epochs == 0:
                 self._draw()
         logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in results.items()))
-        if last or self.epoch % self.args.save_epochs == 0:
+        if self.epoch % self.args.save_epochs == 0:
             self._save()
         self.progress.reset()
+
+    def _share_corrupt(self) -> None:
+        """Every process takes note of the images that any of them could not read."""
+        warn_of_corrupt(self.corrupt.add(set().union(*self.world.gather(self.corrupt.indices))))
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
@@ -304,7 +330,7 @@ class Trainer:
             with self.stepper.precision.autocast():
                 total += self.model.forward_loss(imgs, self.args.mask_ratio, noise) * len(imgs)
             count += len(imgs)
-        return self.world.mean(total / max(count, 1)).item()
+        return self.world.mean(total / count).item()
 
     def _draw(self) -> None:
         imgs, noise = (torch.stack([s[i] for s in self.pictured]).to(self.device) for i in (0, 1))
@@ -317,8 +343,9 @@ class Trainer:
 
     def _save(self) -> None:
         """Writes a checkpoint from which the run continues as if it had not stopped."""
-        rng = self.world.gather(get_rng_state())
-        corrupt = self.world.gather(sorted(self.corrupt.indices))
+        self._share_corrupt()
+        rng = self.world.gather(get_rng_state(self.device))
+        self.steps_saved = self.steps_done
         if not self.world.is_main:
             return
         state = {
@@ -327,12 +354,19 @@ class Trainer:
             "stepper": self.stepper.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,
+            "step": self.steps_done,
+            "effective_batch": self.effective_batch,
             "totals": self.totals,
-            "corrupt": corrupt,
+            "corrupt": sorted(self.corrupt.indices),
             "rng": rng,
             "args": vars(self.args),
         }
         logger.info("Saved %s", self.checkpoints.save(state, self.steps_done))
+
+
+def warn_of_corrupt(names: Iterable[str]) -> None:
+    for name in names:
+        logger.warning("Cannot read %s; the next image takes its place.", name)
 
 
 def seed_everything(seed: int) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from pretrain.autoencoder import DECODER_PREFIXES
 from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.checkpoint_kinds import recognise
 
 __all__ = ["Checkpoints", "get_rng_state", "load_run_weights", "load_weights", "set_rng_state"]
 
@@ -20,24 +21,24 @@ logger = logging.getLogger(__name__)
 FIXED = ("pos_embed", "decoder_pos_embed")
 
 
-def get_rng_state() -> dict:
-    """State of every global random generator, in types that load without running code."""
+def get_rng_state(device: torch.device) -> dict:
+    """State of every global random generator and the device's, in types that load without running code."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def set_rng_state(state: dict) -> None:
+def set_rng_state(state: dict, device: torch.device) -> None:
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 class Checkpoints:
@@ -48,20 +49,21 @@ class Checkpoints:
         self.output_dir, self.keep = output_dir, keep
 
     def files(self) -> list[Path]:
-        """Full checkpoints, newest first."""
-        files = {}
-        for path in self.output_dir.glob("checkpoint-*.pth"):
-            if match := re.fullmatch(r"checkpoint-(\d+)", path.stem):
-                files[int(match[1])] = path
-        return [files[step] for step in sorted(files, reverse=True)]
+        """Full checkpoints, newest first: the optimizer steps in their names only ever grow in a run."""
+        paths = [p for p in self.output_dir.glob("checkpoint-*.pth") if re.fullmatch(r"checkpoint-\d+", p.stem)]
+        return sorted(paths, key=_step_of, reverse=True)
 
     def save(self, state: dict, step: int) -> Path:
-        """Writes the newest checkpoint and its encoder, then removes the oldest ones."""
+        """Writes the newest checkpoint and its encoder, then removes the oldest others.
+
+        Args:
+            step: optimizer steps since the run began, whatever batch sizes they had.
+        """
         path = self.output_dir / f"checkpoint-{step:08d}.pth"
         save_atomically(state, path)
         encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
         save_atomically({"model": encoder, "args": state["args"]}, self.output_dir / "encoder.pth")
-        for old in self.files()[self.keep :]:
+        for old in [p for p in self.files() if p != path][self.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
 
@@ -69,18 +71,36 @@ class Checkpoints:
         """The file that `--resume` means: None to start afresh.
 
         Raises:
-            ValueError: nothing is to be resumed, but the directory already holds a run.
+            ValueError: the directory already holds a run that would be overwritten or would hide the new files.
         """
+        newest = next(iter(self.files()), None)
         if resume == "auto":
-            return next(iter(self.files()), None)
+            return newest
         if resume:
             return Path(resume)
-        if self.files():
+        if newest:
             raise ValueError(
-                f"{self.output_dir} already holds {self.files()[0].name}; continue it with --resume auto, or choose "
+                f"{self.output_dir} already holds {newest.name}; continue it with --resume auto, or choose "
                 "another --output_dir."
             )
         return None
+
+    def check_newest(self, path: Path, step: int) -> None:
+        """Makes sure that what is saved after resuming `path`, a checkpoint of `step`, will be the newest.
+
+        Raises:
+            ValueError: the directory holds a later checkpoint.
+        """
+        newest = next(iter(self.files()), None)
+        if newest and _step_of(newest) > step:
+            raise ValueError(
+                f"{path} is of step {step}, but {self.output_dir} holds the later {newest.name}; continue that with "
+                "--resume auto, or choose another --output_dir."
+            )
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
@@ -90,7 +110,7 @@ def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
         FileNotFoundError, ValueError: the file is missing, damaged, of another model, or not of a run.
     """
     state = load_checkpoint(path)
-    if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "rng"} <= state.keys():
+    if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "step", "rng"} <= state.keys():
         raise ValueError(
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."
@@ -118,9 +138,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         FileNotFoundError, ValueError: the file is missing or damaged, or does not hold this model.
     """
-    state = load_checkpoint(path)
-    state = state.get("model", state) if isinstance(state, dict) else {}
-    state = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, torch.Tensor)}
+    state = recognise(path).tensors
     own = model.state_dict()
     loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
     fixed = [name for name in FIXED if name in own]

@@ -9,18 +9,21 @@ import torch
 from torch import nn
 
 from pretrain.layers import Attention, Block
+from pretrain.models import SIZES
 from pretrain.trunk import ConvViTTrunk
 
 __all__ = ["TrunkSizes", "position_grid", "trunk_problems"]
 
-# ConvViT: arXiv:2205.03892, table of architectures, and our own tiny; ViT: arXiv:2010.11929, table 1, and DeiT's S.
+
+def _letter(name: str) -> str:
+    """What papers call a size: S, B, L or H."""
+    size = name.partition("_")[0]
+    return size if size == "tiny" else size[0].upper()
+
+
+# ViT: arXiv:2010.11929, table 1, and DeiT's S.
 _VARIANTS = {
-    ((48, 96, 144), (1, 2, 2)): "tiny",
-    ((32, 64, 128), (1, 1, 4)): "tiny",
-    ((128, 256, 384), (2, 2, 11)): "S",
-    ((256, 384, 768), (2, 2, 11)): "B",
-    ((384, 768, 1024), (2, 2, 23)): "L",
-    ((768, 1024, 1280), (2, 2, 31)): "H",
+    **{(config["embed_dim"], config["depth"]): _letter(name) for name, config in SIZES.items()},
     ((384,), (12,)): "S",
     ((768,), (12,)): "B",
     ((1024,), (24,)): "L",

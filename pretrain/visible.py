@@ -30,7 +30,6 @@ class VisibleConv:
     """
 
     def __init__(self, ids_keep: torch.Tensor, grid_size: tuple[int, int], side: int, kernel_size: int = 5):
-        self.side = side
         self.index = _window_index(ids_keep, grid_size, side, kernel_size // 2)
 
     def __call__(self, conv: DepthwiseConv, x: torch.Tensor) -> torch.Tensor:

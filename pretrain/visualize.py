@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pretrain.autoencoder import DECODER_PREFIXES, MaskedAutoencoderConvViT
+from pretrain.autoencoder import MaskedAutoencoderConvViT
 from pretrain.checkpoint import load_checkpoint
+from pretrain.checkpoint_kinds import Part, recognise
 from pretrain.data import eval_transform, image_mode, normalisation, open_reader
 from pretrain.errors import exit_on_user_error
 from pretrain.models import build_model
@@ -66,15 +67,13 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         FileNotFoundError: there is no such file.
         ValueError: the file has no decoder, does not say which model it holds, or holds another one.
     """
-    state = load_checkpoint(path)
-    weights = state.get("model", state) if isinstance(state, dict) else {}
-    weights = {name.removeprefix("module."): t for name, t in weights.items() if isinstance(t, torch.Tensor)}
-    if weights and not any(name.startswith(DECODER_PREFIXES) for name in weights):
+    checkpoint = recognise(path)
+    if not checkpoint.has(Part.DECODER):
         raise ValueError(
             f"{path} holds an encoder only. A reconstruction needs the decoder that was trained with it; a newly "
             "initialised one would paint noise. Give a full checkpoint (checkpoint-*.pth)."
         )
-    args = state.get("args", {}) if isinstance(state, dict) else {}
+    args = load_checkpoint(path).get("args", {})
     args = args if isinstance(args, dict) else vars(args)
     name = model_name or args.get("model")
     if name is None:
@@ -87,7 +86,7 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         norm_pix_loss=args.get("norm_pix_loss", True),
     )
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(checkpoint.tensors)
     except RuntimeError as e:
         raise ValueError(f"{path} does not hold a {name} at {model.img_size}: {str(e).splitlines()[1].strip()}") from e
     return model.eval()
@@ -123,15 +122,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--input_size", type=int, nargs="+", help="likewise for their image size [224]")
     parser.add_argument("--seed", type=int, default=0, help="of the masks [0]")
     args = parser.parse_args(argv)
-    with exit_on_user_error(ValueError):
+    output = Path(args.output)
+    with exit_on_user_error(ValueError, OSError):
+        if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
+            raise ValueError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         imgs = load_images(args.images, model, args.count)
         L = model.grid_size[0] * model.grid_size[1]
         noise = torch.rand(len(imgs), L, generator=torch.Generator().manual_seed(args.seed))
         picture = reconstruction_picture(model, imgs, args.mask_ratio, noise)
-    output = Path(args.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(output)
 
 
 if __name__ == "__main__":

@@ -64,12 +64,16 @@ def benchmark_pretrain(args: argparse.Namespace) -> None:
         loss.backward()
         return loss.item()
 
+    def forget_gradients() -> None:
+        for module in modules.values():
+            module.zero_grad(set_to_none=True)
+
     losses = {name: step(module) for name, module in modules.items()}  # a warm-up too
     saved = {name: saved_activation_bytes(partial(forward, m), m.parameters()) for name, m in modules.items()}
     peaks = {}
     for name, module in modules.items():
+        forget_gradients()  # each model's gradients would count in the others' memory
         peaks[name] = peak_memory(partial(step, module), device)
-        module.zero_grad(set_to_none=True)
     times = interleaved_times({name: partial(step, m) for name, m in modules.items()}, device, args.rounds, warmup=0)
     report(args, times, saved, peaks, losses)
 

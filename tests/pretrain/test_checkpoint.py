@@ -3,9 +3,13 @@
 import argparse
 import os
 import pickle
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
+from parity import REPO
 
 from pretrain.checkpoint import check_output_path, load_checkpoint, save_atomically, save_weights
 
@@ -108,6 +112,24 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
         save_atomically({"w": lambda: None}, path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["w.pth"]
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys, torch
+torch.save = lambda data, f: (f.write(b"half"), f.flush(), os.kill(os.getpid(), signal.SIGKILL))
+from pretrain.checkpoint import save_atomically
+save_atomically({}, sys.argv[1])
+"""
+
+
+def test_the_next_save_replaces_what_a_killed_one_left(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, path], cwd=REPO)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == "old" and len(os.listdir(tmp_path)) == 2
+    save_atomically({"w": 1}, path)
+    assert load_checkpoint(path) == {"w": 1} and os.listdir(tmp_path) == ["w.pth"]
 
 
 def test_output_path(tmp_path):

@@ -99,18 +99,34 @@ def test_class_folders_splits_and_tars_are_read(folder, tmp_path_factory):
     assert sorted(p.name for p in shards.iterdir()) == ["000000.tar", "000001.tar"]
 
 
+def test_tar_read_before_workers_start(folder):
+    path = folder / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        for copy in range(20):
+            for i in range(12):
+                tar.add(folder / f"{i:02d}.png", arcname=f"{copy:02d}{i:02d}.png")
+    data = dataset(path)
+    data[0, 0]
+    alone, shared = (list(train_loader(data, 4, workers, World(), pin_memory=False)) for workers in (0, 2))
+    for a, b in zip(alone, shared, strict=True):
+        assert torch.equal(a.image, b.image) and (b.unreadable < 0).all()
+
+
 def test_corrupt_images_are_replaced_counted_and_named(folder):
     (folder / "04.png").write_text("not an image")
     (folder / "05.png").write_bytes((folder / "05.png").read_bytes()[:200])
     data = dataset(folder)
     sample = data[0, 4]
-    assert sample.unreadable[sample.unreadable >= 0].tolist() == [4, 5]
+    unreadable = sample.unreadable[sample.unreadable >= 0].tolist()
+    assert unreadable == [4, 5]
     assert sample.image.isfinite().all()
     corrupt = CorruptImages(data, max_share=0.2)
-    assert [name.rsplit("/", 1)[1] for name in corrupt.add(sample.unreadable)] == ["04.png", "05.png"]
-    assert corrupt.add(sample.unreadable) == []
+    assert [name.rsplit("/", 1)[1] for name in corrupt.add(unreadable)] == ["04.png", "05.png"]
+    assert corrupt.add(unreadable) == []
+    with pytest.raises(ValueError, match=r"3 of 12 images cannot be read, .* for example .*07\.png"):
+        corrupt.add({5, 7})  # another process's
     with pytest.raises(ValueError, match=r"2 of 12 images cannot be read, more than --max_corrupt 0\.1.*05\.png"):
-        CorruptImages(data, max_share=0.1).add(sample.unreadable)
+        CorruptImages(data, max_share=0.1).add(unreadable)
 
 
 def test_text_file_named_jpg(tmp_path):

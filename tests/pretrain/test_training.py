@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,11 @@ from PIL import Image
 
 from pretrain import visualize
 from pretrain.__main__ import main as pretrain_main
+from pretrain.args import parse_args
 from pretrain.checkpoint import load_checkpoint
+from pretrain.distributed import World
+from pretrain.trainer import Trainer
+from pretrain.training_state import Checkpoints
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 
@@ -132,17 +137,79 @@ def test_stopped_after_some_steps_and_resumed(images, whole_run, tmp_path):
     assert_same_state(checkpoint(tmp_path, 10), checkpoint(whole_run, 10))
 
 
+def test_resumed_with_a_larger_batch(images, tmp_path):
+    """Fewer steps an epoch, yet what is saved later stays the newest."""
+    pretrain_main(arguments(images, tmp_path, epochs=1, keep_checkpoints=1))
+    pretrain_main(arguments(images, tmp_path, epochs=2, keep_checkpoints=1, batch_size=4, resume="auto"))
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000007.pth"]
+    assert checkpoint(tmp_path, 7)["epoch"] == 2
+    assert {s["step"].item() for s in checkpoint(tmp_path, 7)["optimizer"]["state"].values()} == {7}
+
+
+def test_the_middle_of_an_epoch_belongs_to_its_effective_batch(images, whole_run, tmp_path):
+    pretrain_main(arguments(images, tmp_path, max_steps=2))
+    with pytest.raises(SystemExit, match="2 steps of effective batch 2, which are other images than as many of 4"):
+        pretrain_main(arguments(images, tmp_path, batch_size=4, resume="auto"))
+    pretrain_main(arguments(images, tmp_path, batch_size=1, accum_iter=2, resume="auto", max_steps=3))
+    assert checkpoint(tmp_path, 3)["iteration"] == 3
+
+
+def test_rotation_never_removes_the_file_just_written(tmp_path):
+    state = {"model": {}, "args": {}}
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state, 9)
+    assert checkpoints.save(state, 5).exists()
+    assert checkpoints.files() == [tmp_path / "checkpoint-00000005.pth"]
+
+
+def test_last_epochs_are_saved_whenever_training_stops(images, tmp_path):
+    pretrain_main(arguments(images, tmp_path, epochs=4, save_epochs=2, max_steps=15, resume="auto"))
+    assert [checkpoint(tmp_path, step)["epoch"] for step in (10, 15)] == [2, 3]
+
+
+class TwoProcesses(World):
+    """The first of two processes, of which the other one found nothing."""
+
+    def gather(self, value):
+        return [value, None]
+
+
+def trainer(flags):
+    return Trainer(parse_args(flags), TwoProcesses(size=2), torch.device("cpu"))
+
+
+def test_nodes_that_do_not_share_the_output_folder(images, whole_run):
+    with pytest.raises(
+        ValueError, match=r"different checkpoints \(.*-00000010\.pth, none\): --output_dir .* all nodes"
+    ):
+        trainer(arguments(images, whole_run, resume="auto"))
+
+
+def test_fewer_held_out_images_than_processes(images, tmp_path):
+    for name in ("train/a.png", "train/b.png", "train/c.png", "train/d.png", "val/e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((images / "val" / "10.png").read_bytes())
+    with pytest.raises(ValueError, match=r"val holds 1 image\(s\), fewer than the 2 processes"):
+        trainer(arguments(tmp_path, tmp_path / "out"))
+
+
 def test_accumulation_uses_the_last_partial_group(images, tmp_path):
     pretrain_main(arguments(images, tmp_path, batch_size=2, accum_iter=3, epochs=1))
-    assert checkpoint(tmp_path, 2)["totals"] == {"loss": 0.0, "steps": 0, "skipped": 0}  # 5 micro-batches: 3 and 2
+    updates = {s["step"].item() for s in checkpoint(tmp_path, 2)["optimizer"]["state"].values()}
+    assert updates == {2}  # 5 micro-batches: 3 and 2
 
 
 def test_two_processes_equal_one(images, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    pretrain_main(arguments(images, one, batch_size=4, epochs=1))
+    images = shutil.copytree(images, tmp_path / "images")
+    (images / "train" / "04.png").write_text("not an image")
+    pretrain_main(arguments(images, one, batch_size=4, epochs=1, max_corrupt=0.1))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run([*command, *arguments(images, two, epochs=1)], cwd=REPO, env=ENVIRONMENT, check=True)
+    subprocess.run(
+        [*command, *arguments(images, two, epochs=1, max_corrupt=0.1)], cwd=REPO, env=ENVIRONMENT, check=True
+    )
     a, b = checkpoint(one, 2), checkpoint(two, 2)
+    assert a["corrupt"] == b["corrupt"] == [4]
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
     assert losses(one)[0] == pytest.approx(losses(two)[0], rel=1e-5)
@@ -153,6 +220,14 @@ def test_init_weights_starts_a_new_run(images, whole_run, tmp_path):
     started, trained = checkpoint(tmp_path, 5)["model"], checkpoint(whole_run, 10)["model"]
     assert torch.allclose(started["blocks3.0.mlp.fc1.weight"], trained["blocks3.0.mlp.fc1.weight"])
     assert not torch.allclose(started["decoder_pred.weight"], trained["decoder_pred.weight"])
+
+
+def test_init_weights_are_used_until_there_is_a_checkpoint(images, whole_run, tmp_path):
+    flags = dict(init_weights=whole_run / "encoder.pth", blr=1e-3, resume="auto")
+    pretrain_main(arguments(images, tmp_path / "stopped", max_steps=5, **flags))
+    pretrain_main(arguments(images, tmp_path / "stopped", **flags))
+    pretrain_main(arguments(images, tmp_path / "whole", **flags))
+    assert_same_state(checkpoint(tmp_path / "stopped", 10), checkpoint(tmp_path / "whole", 10))
 
 
 def test_visualize(images, whole_run, tmp_path):
@@ -166,6 +241,8 @@ def test_visualize(images, whole_run, tmp_path):
     assert torch.equal(pasted[visible], original[visible])
     with pytest.raises(SystemExit, match="holds an encoder only"):
         visualize.main(["--checkpoint", str(whole_run / "encoder.pth"), *flags])
+    with pytest.raises(SystemExit, match=r"grid\.xyz must end in \.png"):
+        visualize.main(["--checkpoint", "any.pth", "--images", "any", "--output", "grid.xyz"])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +256,7 @@ def test_visualize(images, whole_run, tmp_path):
         (dict(input_size=40), "40x40 is not divisible by the total stride 16"),
         (dict(device="cuda"), "there is no usable GPU"),
         (dict(resume="missing.pth"), "missing.pth does not exist"),
-        (dict(resume="auto", init_weights="a.pth"), "give only one of them"),
+        (dict(resume="b.pth", init_weights="a.pth"), "give only one of them"),
     ],
 )
 def test_mistakes_get_one_clear_message(images, tmp_path, overrides, message):
@@ -206,5 +283,8 @@ def test_mistaken_checkpoints(images, whole_run, tmp_path):
     fails(r"does not hold this model's weights: \d+ of \d+ tensors fit", init_weights=good, model=other)
     fails("holds no state of a run", resume=whole_run / "encoder.pth")
     fails("Nothing is left to train", resume=good)
+    earlier = whole_run / "checkpoint-00000005.pth"
+    with pytest.raises(SystemExit, match=r"is of step 5, but .* holds the later checkpoint-00000010\.pth; continue"):
+        pretrain_main(arguments(images, whole_run, resume=earlier))
     with pytest.raises(SystemExit, match=r"already holds checkpoint-00000010\.pth; continue it with --resume auto"):
         pretrain_main(arguments(images, whole_run))
