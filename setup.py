@@ -1,4 +1,4 @@
-"""Packaging of ConvMAEDet: `pretrain` (torch and timm only) and `convmae_det` (a detectron2 project)."""
+"""Packaging of ConvMAEDet: `pretrain` (torch and timm only), and the detectron2 projects `convmae_det` and `mimdet`."""
 
 from setuptools import find_packages, setup
 
@@ -41,8 +41,9 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["pretrain", "pretrain.*"])
-    + find_packages(where="projects/ConvMAEDet", include=["convmae_det", "convmae_det.*"]),
-    package_dir={"convmae_det": "projects/ConvMAEDet/convmae_det"},
+    + find_packages(where="projects/ConvMAEDet", include=["convmae_det", "convmae_det.*"])
+    + find_packages(where="projects/MIMDet", include=["mimdet", "mimdet.*"]),
+    package_dir={"convmae_det": "projects/ConvMAEDet/convmae_det", "mimdet": "projects/MIMDet/mimdet"},
     install_requires=PRETRAIN,
     extras_require={
         "detection": DETECTION,

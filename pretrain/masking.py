@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["PatchMask", "complementary_mask", "num_visible", "random_mask", "take_patches"]
+__all__ = ["PatchMask", "complementary_mask", "keep_first", "num_visible", "random_mask", "take_patches"]
 
 COMPLEMENTARY_GROUPS = 4
 
@@ -49,7 +49,7 @@ def random_mask(noise: torch.Tensor, mask_ratio: float) -> PatchMask:
         ValueError: `mask_ratio` is out of range.
     """
     K = num_visible(noise.shape[1], mask_ratio)
-    return _from_shuffle(noise.argsort(dim=1), K)
+    return keep_first(noise.argsort(dim=1), K)
 
 
 def complementary_mask(noise: torch.Tensor, mask_ratio: float) -> PatchMask:
@@ -69,10 +69,11 @@ def complementary_mask(noise: torch.Tensor, mask_ratio: float) -> PatchMask:
         raise ValueError(f"Complementary masking cuts the patches into four groups; {L} patches cannot be.")
     K = L // COMPLEMENTARY_GROUPS
     ids_shuffle = noise.argsort(dim=1)
-    return _from_shuffle(torch.cat([ids_shuffle.roll(-i * K, dims=1) for i in range(COMPLEMENTARY_GROUPS)]), K)
+    return keep_first(torch.cat([ids_shuffle.roll(-i * K, dims=1) for i in range(COMPLEMENTARY_GROUPS)]), K)
 
 
-def _from_shuffle(ids_shuffle: torch.Tensor, K: int) -> PatchMask:
+def keep_first(ids_shuffle: torch.Tensor, K: int) -> PatchMask:
+    """The masks that show the first K patches of each shuffle `(M, L)`."""
     ids_restore = ids_shuffle.argsort(dim=1)
     return PatchMask(ids_shuffle[:, :K], ids_shuffle[:, K:], ids_restore, (ids_restore >= K).float())
 

@@ -1,7 +1,8 @@
-"""ConvMAE detection for detectron2: the ConvViT backbone and what trains it."""
+"""ConvMAE detection for detectron2: the ConvViT backbones and what trains it."""
 
 from convmae_det import datasets as _register_datasets  # noqa: F401
 from convmae_det.backbone import ConvViT
+from convmae_det.fpn_backbone import ConvViTFPN
 from convmae_det.lr_decay import get_vit_lr_decay_rate
 
-__all__ = ["ConvViT", "get_vit_lr_decay_rate"]
+__all__ = ["ConvViT", "ConvViTFPN", "get_vit_lr_decay_rate"]

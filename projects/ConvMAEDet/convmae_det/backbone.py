@@ -11,7 +11,7 @@ from torch import nn
 from convmae_det.attention import RelPosAttention
 from pretrain.trunk import ConvViTTrunk
 
-__all__ = ["ConvViT"]
+__all__ = ["ConvViT", "init_linear"]
 
 
 class ConvViT(ConvViTTrunk, Backbone):
@@ -113,7 +113,7 @@ class ConvViT(ConvViTTrunk, Backbone):
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim[2]}
         self._out_feature_strides = {out_feature: self.stride}
-        self.apply(_init_weights)
+        self.apply(init_linear)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """
@@ -134,7 +134,8 @@ class ConvViT(ConvViTTrunk, Backbone):
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
 
 
-def _init_weights(module: nn.Module) -> None:
+def init_linear(module: nn.Module) -> None:
+    """Linear layers as ViTDet begins with them: truncated normal of std 0.02, zero bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
