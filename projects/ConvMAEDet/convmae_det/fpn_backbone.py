@@ -1,6 +1,7 @@
 """ConvViT under a feature pyramid network: one output for each stage, and one more."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ class ConvViTFPN(ConvViTTrunk, Backbone):
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
         conv_norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
-        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
         window_size: int = 16,
         global_block_indexes: Sequence[int] = (0, 3, 6, 10),
         use_act_checkpoint: bool | Sequence[bool] = False,

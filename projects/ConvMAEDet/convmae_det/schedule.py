@@ -2,21 +2,32 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import MultiStepParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 
-__all__ = ["COCO_TRAIN_IMAGES", "iterations", "multistep_schedule"]
+__all__ = ["COCO_TRAIN_IMAGES", "cosine_schedule", "iterations", "multistep_schedule"]
 
 COCO_TRAIN_IMAGES = 118_000
 """Images of an epoch as ViTDet counts them; train2017 holds 118 287, of which 117 266 are annotated."""
 
 
 def iterations(epochs: float, images: int, batch_size: int) -> int:
-    """Optimizer steps in `epochs` passes over `images` at `batch_size`, at least one."""
-    return max(1, round(epochs * images / batch_size))
+    """Whole optimizer steps in `epochs` passes over `images` at `batch_size`, at least one."""
+    return max(1, int(epochs * images / batch_size))
 
 
-def multistep_schedule(max_iter: int, warmup_iter: int = 250):
-    """ViTDet's schedule: linear warm-up from 0.001, then ×0.1 after 8/9 and again after 26/27 of the iterations.
+def multistep_schedule(
+    max_iter: int,
+    warmup_iter: float = 250,
+    milestones: tuple[float, float] = (8 / 9, 26 / 27),
+    warmup_factor: float = 0.001,
+):
+    """Linear warm-up, then ×0.1 at each of two milestones; the defaults are ViTDet's.
+
+    Args:
+        max_iter: iterations of the run.
+        warmup_iter: iterations of warm-up.
+        milestones: as fractions of the run.
+        warmup_factor: what the warm-up begins at.
 
     Returns:
         the LazyConfig of a schedule over `max_iter` iterations; its multiplier is relative to the base learning rate.
@@ -24,9 +35,23 @@ def multistep_schedule(max_iter: int, warmup_iter: int = 250):
     return L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(
             values=[1.0, 0.1, 0.01],
-            milestones=[round(max_iter * 8 / 9), round(max_iter * 26 / 27)],
+            milestones=[round(max_iter * fraction) for fraction in milestones],
             num_updates=max_iter,
         ),
         warmup_length=min(warmup_iter / max_iter, 1.0),
-        warmup_factor=0.001,
+        warmup_factor=warmup_factor,
+    )
+
+
+def cosine_schedule(epochs: float, warmup_epochs: float):
+    """Linear warm-up from 0, then half a cosine to 0.
+
+    Returns:
+        the LazyConfig of the schedule, which goes by fractions of the run; its multiplier is relative to the base
+        learning rate.
+    """
+    return L(WarmupParamScheduler)(
+        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
+        warmup_length=warmup_epochs / epochs,
+        warmup_factor=0.0,
     )

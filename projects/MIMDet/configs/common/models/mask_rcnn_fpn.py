@@ -1,0 +1,20 @@
+"""Mask R-CNN on a feature pyramid network as the MIMDet family has it: SyncBN, two RPN convolutions, a box head of four
+convolutions and one linear layer. `backbone.bottom_up` is for each config to fill in.
+"""
+
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
+
+from convmae_det.norms import SyncBatchNorm
+
+constants = model_zoo.get_config("common/data/constants.py").constants
+
+model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+model.pixel_mean = constants.imagenet_rgb256_mean
+model.pixel_std = constants.imagenet_rgb256_std
+model.input_format = "RGB"
+model.backbone.norm = SyncBatchNorm
+model.proposal_generator.head.conv_dims = [-1, -1]
+# Heads may be without a single proposal on one process, which only these statistics allow for.
+model.roi_heads.box_head.update(conv_dims=[256] * 4, fc_dims=[1024], conv_norm="naiveSyncBN_N")
+model.roi_heads.mask_head.conv_norm = "naiveSyncBN_N"
