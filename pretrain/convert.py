@@ -1,8 +1,9 @@
 """Conversion between pretraining, classification and detection checkpoints.
 
-Trunks have the same parameter names everywhere; detectors put `backbone.net.` in front. What differs is what stands
-around the trunk, and :data:`DROPPED` says for each target which parts do not go along, and why. Every tensor of a file
-is kept, renamed, resized or dropped for a stated reason; anything else is an error.
+Trunks have the same parameter names everywhere; detectors put something in front, such as `backbone.net.`, which
+:mod:`pretrain.detector_layouts` knows. What differs is what stands around the trunk, and :data:`DROPPED` says for each
+target which parts do not go along, and why. Every tensor of a file is kept, renamed, resized or dropped for a stated
+reason; anything else is an error.
 
 Two numerical differences stay after a conversion (they are the published models'):
 
@@ -12,7 +13,6 @@ Two numerical differences stay after a conversion (they are the published models
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
@@ -21,6 +21,7 @@ from torch import nn
 
 from pretrain.checkpoint_kinds import NET_PREFIX, Checkpoint, Part, recognise, summarise
 from pretrain.conversion_report import ConversionReport
+from pretrain.detector_layouts import layout_of
 from pretrain.pos_embed import resize_pos_embed
 from pretrain.trunk_sizes import position_grid
 
@@ -65,11 +66,6 @@ DROPPED: dict[Target, dict[Part, str]] = {
     },
 }
 
-_MISSING_IN_DETECTION = {
-    r"backbone\.net\.blocks3?\.\d+\.attn\.rel_pos_[hw]": "relative positions are learned in detection only",
-    r"backbone\.(?!net\.).+": "the feature pyramid is trained from scratch",
-    r"(proposal_generator|roi_heads)\..+": "the heads are trained from scratch",
-}
 _DECODER_NAMES = ("mask_token", *(f"decoder_{name}" for name in ("embed", "pos_embed", "blocks", "norm", "pred")))
 _PRETRAINING_NAMES = {
     "ConvViT": ("norm", "stage1_output_decode", "stage2_output_decode", *_DECODER_NAMES),
@@ -114,13 +110,14 @@ def convert(
         target=target.value,
         target_known=shapes is not None,
     )
-    state = _rename(checkpoint, target, report)
+    state = _rename(checkpoint, target, shapes, report)
     if shapes is not None:
         _check_names(state, checkpoint, shapes, report)
     if target is Target.PRETRAIN:
         _list_missing_in_pretraining(state, checkpoint, report)
     else:
-        _fit_positions(state, checkpoint, target, shapes, report)
+        for name in [name for name in state if name.rpartition(".")[2] in ("pos_embed", "decoder_pos_embed")]:
+            _fit_positions(name, state, checkpoint, target, shapes, report)
     if target is Target.CLASSIFIER:
         _complete_classifier(state, checkpoint, report)
     if shapes is not None:
@@ -168,18 +165,27 @@ def _check_possible(checkpoint: Checkpoint, target: Target) -> None:
         raise ValueError(f"{checkpoint.source} holds a plain ViT; there are classifiers for ConvViT only.")
 
 
-def _rename(checkpoint: Checkpoint, target: Target, report: ConversionReport) -> dict[str, torch.Tensor]:
+def _rename(
+    checkpoint: Checkpoint, target: Target, shapes: Mapping[str, Sequence[int]] | None, report: ConversionReport
+) -> dict[str, torch.Tensor]:
     """Every tensor under its new name; those that do not go along are listed with the reason."""
-    to_detection = target is Target.DETECTION
-    same_names = checkpoint.kind.is_detector == to_detection
-    old_prefix, new_prefix = checkpoint.kind.prefix, NET_PREFIX if to_detection else ""
+    to_detection, from_detection = target is Target.DETECTION, checkpoint.kind.is_detector
+    layout = layout_of(shapes)
     state = {}
     for name, tensor in checkpoint.tensors.items():
-        original = checkpoint.original_names[name]
-        if reason := DROPPED[target].get(checkpoint.parts[name]):
+        original, part = checkpoint.original_names[name], checkpoint.parts[name]
+        bare = name.removeprefix(checkpoint.kind.prefix)
+        if to_detection and from_detection:
+            new, reason = name, None
+        elif to_detection and part in layout.prefixes:
+            new, reason = layout.prefixes[part] + bare, layout.reason_dropped(bare)
+            if part is Part.DECODER and new not in shapes:
+                reason = reason or "the detector's decoder has fewer blocks"
+        else:
+            new, reason = bare if from_detection else name, DROPPED[target].get(part)
+        if reason:
             report.dropped[original] = reason
             continue
-        new = name if same_names else new_prefix + name.removeprefix(old_prefix)
         state[new] = tensor
         if new == original:
             report.kept.append(new)
@@ -190,16 +196,14 @@ def _rename(checkpoint: Checkpoint, target: Target, report: ConversionReport) ->
 
 
 def _fit_positions(
+    name: str,
     state: dict[str, torch.Tensor],
     checkpoint: Checkpoint,
     target: Target,
     shapes: Mapping[str, Sequence[int]] | None,
     report: ConversionReport,
 ) -> None:
-    """Takes the class token's slot off the position embedding and resizes its grid where the target asks for it."""
-    name = f"{NET_PREFIX if target is Target.DETECTION else ''}pos_embed"
-    if name not in state:
-        return
+    """Takes the class token's slot off a position embedding and resizes its grid where the target asks for it."""
     pos_embed = state[name]
     is_vit, is_detector = checkpoint.kind.family == "ViT", checkpoint.kind.is_detector
     may_have_slot = is_vit or is_detector or checkpoint.has(Part.CLS_TOKEN)
@@ -249,7 +253,8 @@ def _check_names(
     report: ConversionReport,
 ) -> None:
     """Every tensor has a place in the detector, and the places that stay empty are those that are expected to."""
-    reasons = {name: _reason_missing(name) for name in shapes if name not in state}
+    layout = layout_of(shapes)
+    reasons = {name: layout.reason_missing(name) for name in shapes if name not in state}
     report.missing |= {name: reason for name, reason in reasons.items() if reason}
     problems = []
     if unexpected := [name for name in state if name not in shapes]:
@@ -275,7 +280,3 @@ def _check_shapes(
 
 def _does_not_fit(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.source} ({checkpoint.kind.name}, {checkpoint.variant}) does not fit the model"
-
-
-def _reason_missing(name: str) -> str | None:
-    return next((reason for pattern, reason in _MISSING_IN_DETECTION.items() if re.fullmatch(pattern, name)), None)

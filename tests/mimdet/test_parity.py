@@ -48,8 +48,18 @@ def test_convvit_fpn(golden):
 def test_initial_positions_are_the_published_ones(golden):
     for name, model in (
         ("benchmarking_vit_tiny", BenchmarkingViT(img_size=64, embed_dim=64, depth=4, num_heads=4)),
-        ("mimdet_tiny", MIMDetBackbone(img_size=64, embed_dim=32, depth=1, num_heads=4, decoder_embed_dim=24,
-                                       decoder_depth=1, decoder_num_heads=4)),
+        (
+            "mimdet_tiny",
+            MIMDetBackbone(
+                img_size=64,
+                embed_dim=32,
+                depth=1,
+                num_heads=4,
+                decoder_embed_dim=24,
+                decoder_depth=1,
+                decoder_num_heads=4,
+            ),
+        ),
     ):
         published = {n: t for n, t in golden(name).group("param").items() if n.endswith("pos_embed")}
         for parameter, table in published.items():

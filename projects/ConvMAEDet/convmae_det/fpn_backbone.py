@@ -17,9 +17,10 @@ __all__ = ["ConvViTFPN"]
 
 
 class ConvViTFPN(ConvViTTrunk, Backbone):
-    """ConvMAE's ConvViT (arXiv:2205.03892) as the `bottom_up` of :class:`detectron2.modeling.FPN`, with the windowed and
-    global attention and the two shared tables of relative position biases of Li et al., "Benchmarking Detection
-    Transfer Learning with Vision Transformers" (arXiv:2111.11429). Parameter names are those of the published detectors.
+    """ConvMAE's ConvViT (arXiv:2205.03892) as the `bottom_up` of :class:`detectron2.modeling.FPN`.
+
+    Attention is that of Li et al. (arXiv:2111.11429): in windows or global, with one table of relative position biases
+    for all windowed blocks and one for all global ones. Parameter names are those of the published detectors.
 
     Position embeddings are frozen. They, and the tables, are resized for images of another size than `img_size`.
     Padding takes part like any other place of the image: what an image's features are depends on how it is padded, not

@@ -12,19 +12,19 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     """:class:`torch.nn.SyncBatchNorm` that runs on CPUs (gloo) too, with the same statistics and parameter names.
 
     PyTorch's own needs a GPU as soon as there are several processes. Unlike detectron2's NaiveSyncBatchNorm, every
-    value counts the same although processes may have maps of other sizes, or none.
+    value counts the same although processes may have maps of other sizes.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalises `(B, C, H, W)`; B may be 0 on some processes."""
+        """Normalises `(B, C, H, W)`; B may be 0 on some of the processes."""
         if x.device.type != "cpu" or not self.training or comm.get_world_size() == 1:
             return super().forward(x)
         x32 = x.float()
         count = x32.new_tensor([x32.numel() / self.num_features])
         sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3)), count])
-        mean, mean_square, count = differentiable_all_reduce(sums).split([self.num_features, self.num_features, 1])
-        count = count.detach().clamp(min=1)
-        mean, mean_square = mean / count, mean_square / count
+        sums = differentiable_all_reduce(sums)
+        count = sums[-1].detach()
+        mean, mean_square = (sums[:-1] / count).chunk(2)
         var = mean_square - mean.square()
         with torch.no_grad():
             self.num_batches_tracked += 1

@@ -1,15 +1,15 @@
-"""The plain ViT of Li et al., "Benchmarking Detection Transfer Learning with Vision Transformers" (arXiv:2111.11429)."""
+"""The plain ViT of Li et al., Benchmarking Detection Transfer Learning with Vision Transformers (arXiv:2111.11429)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from convmae_det.backbone import init_linear
-from convmae_det.table_attention import RelPosBiasTable, TableAttention
 from detectron2.modeling import Backbone
 from einops import rearrange
 from torch import nn
 
+from convmae_det.backbone import init_linear
+from convmae_det.table_attention import RelPosBiasTable, TableAttention
 from pretrain.layers import Block
 from pretrain.pos_embed import resize_pos_embed, sincos_pos_embed
 from pretrain.trunk import run_blocks

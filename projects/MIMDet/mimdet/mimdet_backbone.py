@@ -6,6 +6,7 @@ Fang et al., "Unleashing Vanilla Vision Transformer with Masked Image Modeling f
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class ConvStem(nn.Module):
                 nn.GroupNorm(1, width, eps=1e-6),
                 nn.GELU(),
             ]
-            for before, width in zip(widths, widths[1:], strict=False)
+            for before, width in pairwise(widths)
         ]
         stages[-1].append(nn.Conv2d(embed_dim, embed_dim, kernel_size=1))
         self.proj = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
@@ -157,9 +158,7 @@ class MIMDetBackbone(Backbone):
         self.sample_ratio = sample_ratio
         self.use_act_checkpoint = use_act_checkpoint
         grid_size = (img_size // STRIDE, img_size // STRIDE)
-        self.encoder = Encoder(
-            in_chans, embed_dim, depth, num_heads, mlp_ratio, norm_layer, drop_path_rate, grid_size
-        )
+        self.encoder = Encoder(in_chans, embed_dim, depth, num_heads, mlp_ratio, norm_layer, drop_path_rate, grid_size)
         self.decoder = Decoder(
             embed_dim, decoder_embed_dim, decoder_depth, decoder_num_heads, mlp_ratio, norm_layer, grid_size
         )
@@ -190,7 +189,7 @@ class MIMDetBackbone(Backbone):
         """
         if isinstance(images, torch.Tensor):
             images = ImageList(images, [tuple(images.shape[-2:])] * images.shape[0])
-        B, _, H, W = images.tensor.shape
+        H, W = images.tensor.shape[-2:]
         if H % self.size_divisibility or W % self.size_divisibility:
             raise ValueError(f"Image size {H}x{W} is not divisible by {self.size_divisibility}; pad the image.")
         grid = (H // STRIDE, W // STRIDE)
