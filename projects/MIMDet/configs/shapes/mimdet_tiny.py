@@ -40,4 +40,5 @@ model.backbone = L(FPN)(
 )
 
 optimizer.params.lr_factor_func = partial(get_mimdet_lr_scale, ratio=1.0)  # nothing is pretrained
+train.ddp.find_unused_parameters = True  # the heads take two levels of the pyramid
 train.output_dir = "output/shapes_mimdet"

@@ -5,7 +5,7 @@ convolutions and one linear layer. `backbone.bottom_up` is for each config to fi
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
-from convmae_det.norms import SyncBatchNorm
+from convmae_det.norms import sync_batch_norm
 
 constants = model_zoo.get_config("common/data/constants.py").constants
 
@@ -13,7 +13,7 @@ model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
 model.pixel_mean = constants.imagenet_rgb256_mean
 model.pixel_std = constants.imagenet_rgb256_std
 model.input_format = "RGB"
-model.backbone.norm = SyncBatchNorm
+model.backbone.norm = sync_batch_norm
 model.proposal_generator.head.conv_dims = [-1, -1]
 # Heads may be without a single proposal on one process, which only these statistics allow for.
 model.roi_heads.box_head.update(conv_dims=[256] * 4, fc_dims=[1024], conv_norm="naiveSyncBN_N")
