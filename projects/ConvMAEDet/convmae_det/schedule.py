@@ -3,8 +3,9 @@
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
+from omegaconf import DictConfig
 
-__all__ = ["COCO_TRAIN_IMAGES", "iterations", "multistep_schedule"]
+__all__ = ["COCO_TRAIN_IMAGES", "fit_schedule", "iterations", "multistep_schedule"]
 
 COCO_TRAIN_IMAGES = 118_000
 """Images of an epoch as ViTDet counts them; train2017 holds 118 287, of which 117 266 are annotated."""
@@ -30,3 +31,26 @@ def multistep_schedule(max_iter: int, warmup_iter: int = 250):
         warmup_length=min(warmup_iter / max_iter, 1.0),
         warmup_factor=0.001,
     )
+
+
+def fit_schedule(schedule: DictConfig, max_iter: int) -> None:
+    """Makes a schedule written for one number of iterations that of a run with another.
+
+    Milestones stay at their fractions of the run. Warm-up keeps its number of iterations, as the recipes of different
+    lengths do, up to a tenth of the run (or its own fraction, if that is more). A schedule that is not in iterations,
+    such as a cosine, stays as it is.
+
+    Args:
+        schedule: LazyConfig of a warm-up around a schedule; changed in place.
+        max_iter: iterations of the run.
+    """
+    steps = schedule.get("scheduler") or {}
+    planned = steps.get("num_updates")
+    if not planned or planned == max_iter:
+        return
+    milestones = [round(m * max_iter / planned) for m in steps.get("milestones") or []]
+    # Too few iterations to tell the milestones apart: the multiplier goes by fractions of the run in any case.
+    if all(a < b for a, b in zip([0, *milestones], [*milestones, max_iter], strict=True)):
+        steps.update(num_updates=max_iter, milestones=milestones)
+    fraction = schedule.warmup_length
+    schedule.warmup_length = min(fraction * planned / max_iter, max(fraction, 0.1))
