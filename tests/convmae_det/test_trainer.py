@@ -1,10 +1,17 @@
-"""One training step, in every precision a CPU has."""
+"""One training step, in every precision a CPU has, over one batch or several smaller ones."""
+
+import math
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
-from torch import nn
+from detectron2.config import instantiate
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage, get_event_storage
+from shapes import CONFIG, REPO, SMALL
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from convmae_det.config import load_config
 from convmae_det.trainer import Trainer
 
 
@@ -16,12 +23,14 @@ class Loss(nn.Module):
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         out = self.linear(batch)
         self.dtype = out.dtype
+        get_event_storage().put_scalar("images", len(batch))
         return {"loss_a": out.float().square().mean(), "loss_b": out.float().abs().mean()}
 
 
-def make_trainer(batch: torch.Tensor, amp_dtype: torch.dtype | None = None) -> Trainer:
+def make_trainer(*batches: torch.Tensor, amp_dtype: torch.dtype | None = None) -> Trainer:
+    torch.manual_seed(1)
     model = Loss()
-    return Trainer(model, [batch], torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype)
+    return Trainer(model, batches, torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype, len(batches))
 
 
 def step(trainer: Trainer) -> None:
@@ -31,12 +40,12 @@ def step(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])
 def test_step_is_that_of_plain_pytorch(amp_dtype):
-    trainer = make_trainer(torch.randn(8, 4), amp_dtype)
+    trainer = make_trainer(torch.randn(8, 4), amp_dtype=amp_dtype)
     expected = Loss()
     expected.load_state_dict(trainer.model.state_dict())
     step(trainer)
     assert trainer.model.dtype == (amp_dtype or torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp_dtype is not None):
+    with EventStorage(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp_dtype is not None):
         losses = expected(trainer.data_loader[0])
     sum(losses.values()).backward()
     torch.optim.SGD(expected.parameters(), lr=0.1).step()
@@ -57,3 +66,84 @@ def test_state_without_loss_scaling_loads_into_a_run_with_it():
     scaled.grad_scaler = torch.amp.GradScaler("cpu", enabled=True)
     scaled.load_state_dict(state)
     assert scaled.grad_scaler.get_scale() == 65536.0
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_small_batches_give_the_step_of_one_large_batch(scaled):
+    batch = torch.randn(8, 4)
+    large, small = make_trainer(batch), make_trainer(*batch.split(2))
+    if scaled:
+        small.grad_scaler = torch.amp.GradScaler("cpu", enabled=True)
+    step(large)
+    step(small)
+    torch.testing.assert_close(small.model.linear.weight, large.model.linear.weight)
+    ours, expected = small.storage.latest(), large.storage.latest()
+    for name in ("loss_a", "loss_b", "total_loss"):
+        assert ours[name][0] == pytest.approx(expected[name][0], rel=1e-6)
+
+
+def test_scalars_of_the_model_are_averaged():
+    trainer = make_trainer(torch.randn(1, 4), torch.randn(4, 4), torch.randn(4, 4))
+    step(trainer)
+    assert trainer.storage.latest()["images"] == (3.0, 0)
+
+
+def test_one_micro_batch_that_is_not_finite_stops_before_the_weights():
+    trainer = make_trainer(torch.randn(2, 4), torch.full((2, 4), math.inf), torch.randn(2, 4))
+    before = trainer.model.linear.weight.clone()
+    with pytest.raises(SystemExit, match="Loss became infinite or NaN at iteration=0!"):
+        step(trainer)
+    assert torch.equal(trainer.model.linear.weight, before)
+
+
+def test_processes_exchange_gradients_once_a_step(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        trainer = make_trainer(*torch.randn(3, 2, 4))
+        trainer.model = DistributedDataParallel(trainer.model)
+        exchanges = []
+
+        def count(_, bucket):
+            exchanges.append(bucket)
+            future = torch.futures.Future()
+            future.set_result(bucket.buffer())
+            return future
+
+        trainer.model.register_comm_hook(None, count)
+        for steps in (1, 2):
+            trainer._data_loader_iter_obj = iter(trainer.data_loader)
+            step(trainer)
+            assert len(exchanges) == steps
+    finally:
+        distributed.destroy_process_group()
+
+
+def make_sample(objects: int) -> dict:
+    corners = torch.rand(objects, 2) * 20
+    instances = Instances((64, 64))
+    instances.gt_boxes = Boxes(torch.cat([corners, corners + 30], dim=1))
+    instances.gt_classes = torch.arange(objects)
+    instances.gt_masks = BitMasks(torch.rand(objects, 64, 64) > 0.5)
+    return {"image": torch.rand(3, 64, 64) * 255, "instances": instances}
+
+
+def test_gradient_of_the_detector_is_the_average_over_micro_batches():
+    model = instantiate(load_config(str(REPO / CONFIG), SMALL).model).train()
+    batches = [[make_sample(1)], [make_sample(3)]]
+    trainer = Trainer(model, batches, torch.optim.SGD(model.parameters(), lr=0.0), grad_accum_steps=2)
+    torch.manual_seed(5)  # proposals are sampled
+    step(trainer)
+    ours = {name: p.grad.clone() for name, p in model.named_parameters()}
+    losses, expected = [], {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    torch.manual_seed(5)
+    for batch in batches:
+        model.zero_grad()
+        with EventStorage():
+            losses.append(sum(model(batch).values()))
+        losses[-1].backward()
+        for name, p in model.named_parameters():
+            expected[name] += p.grad / 2
+    assert trainer.storage.latest()["total_loss"][0] == pytest.approx(sum(losses).item() / 2, rel=1e-5)
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6, msg=name)

@@ -29,7 +29,10 @@ def environment(datasets: Path) -> dict[str, str]:
 def train_command(output: Path, *arguments: str) -> list[str]:
     """`tools/lazyconfig_train_net.py` on the CPU; arguments with `--` come before the overrides."""
     flags = [a for a in arguments if a.startswith("--")]
-    overrides = [*SMALL, f"train.output_dir={output}", *(a for a in arguments if not a.startswith("--"))]
+    chosen = [a for a in arguments if not a.startswith("--")]
+    in_epochs = any(a.startswith("train.epochs") for a in chosen)  # then the evaluation's period follows
+    small = [o for o in SMALL if not (in_epochs and o.startswith("train.eval_period"))]
+    overrides = [*small, f"train.output_dir={output}", *chosen]
     gpus = [] if any(f.startswith("--num-gpus") for f in flags) else ["--num-gpus=0"]
     return ["tools/lazyconfig_train_net.py", "--config-file", CONFIG, *gpus, *flags, *overrides]
 

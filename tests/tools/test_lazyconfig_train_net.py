@@ -9,7 +9,9 @@ import time
 import torch
 from shapes import REPO, environment, run_training, train_command
 
-OPTIONS = ("train.max_iter=12", "train.checkpointer.period=3")
+from convmae_det.config import load_config
+
+OPTIONS = ("train.max_iter=12", "train.checkpointer.period=3", "train.grad_accum_steps=2")
 
 
 def weights(path) -> dict[str, torch.Tensor]:
@@ -74,6 +76,23 @@ def test_two_processes_train_evaluate_and_leave_everything(shapes, tmp_path):
     )
     assert evaluated.returncode == 0, evaluated.stderr
     assert "Task: bbox" in evaluated.stdout and "Task: segm" in evaluated.stdout
+
+
+def test_epochs_accumulation_and_a_compiled_backbone_in_two_processes(shapes, tmp_path):
+    chosen = ("train.epochs=1.5", "train.eval_epochs=0", "train.grad_accum_steps=2", "train.lr_base_batch_size=16")
+    batch = "dataloader.train.total_batch_size=4"
+    arguments = ("--num-gpus=2", "--dist-url=auto", *chosen, batch, "train.compile=eager")
+    done = run_training(shapes, tmp_path / "run", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "4 = 2 x 2 x 1 (processes x micro-batches x images)" in done.stdout
+    cfg = load_config(str(tmp_path / "run" / "config.yaml"))
+    assert (cfg.train.max_iter, cfg.train.eval_period, cfg.optimizer.lr) == (3, 0, 2.5e-4)
+    final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert final["iteration"] == 2 and not any("_orig_mod" in name for name in final["model"])
+    assert all(group["fused"] for group in final["trainer"]["optimizer"]["param_groups"])
+
+    again = run_training(shapes, tmp_path / "run", *arguments, "--resume")
+    assert again.returncode == 1 and "holds iteration 3 of train.max_iter=3" in again.stderr
 
 
 def test_torchrun(shapes, tmp_path):

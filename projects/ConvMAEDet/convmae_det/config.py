@@ -10,6 +10,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from convmae_det.recipe import DERIVED_FROM_EPOCHS
 from pretrain.errors import UserError
 
 __all__ = ["default_train_options", "load_config"]
@@ -18,7 +19,18 @@ __all__ = ["default_train_options", "load_config"]
 def default_train_options() -> DictConfig:
     """detectron2's `train` options with what this project's trainer adds; new keys are explained in DETECTION.md."""
     train = model_zoo.get_config("common/train.py").train
-    additions = {"seed": 0, "amp": {"dtype": "float16"}, "best_metric": "bbox/AP", "check_data": True}
+    additions = {
+        "seed": 0,
+        "amp": {"dtype": "float16"},
+        "best_metric": "bbox/AP",
+        "check_data": True,
+        "grad_accum_steps": 1,
+        "compile": False,
+        "epochs": None,
+        "eval_epochs": None,
+        "checkpoint_epochs": None,
+        "lr_base_batch_size": None,
+    }
     return OmegaConf.merge(train, additions)
 
 
@@ -57,6 +69,19 @@ def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         LazyConfig.apply_overrides(cfg, list(overrides))
     except (KeyError, NotImplementedError) as e:
         raise UserError(f"Overrides cannot be applied: {e}") from e
+    _check_epochs(cfg, {text.partition("=")[0].lstrip("+~") for text in overrides})
+
+
+def _check_epochs(cfg: DictConfig, overridden: set[str]) -> None:
+    """Raises UserError if the command line sets what `train.epochs` derives, or its companions without it."""
+    for name, in_epochs in DERIVED_FROM_EPOCHS.items():
+        if cfg.train.epochs is not None and name in overridden:
+            raise UserError(
+                f"{name} follows from train.epochs={cfg.train.epochs}: set {in_epochs} instead, or add "
+                "train.epochs=null to count in iterations."
+            )
+        if cfg.train.epochs is None and in_epochs != "train.epochs" and in_epochs in overridden:
+            raise UserError(f"{in_epochs} needs train.epochs; without it set {name}, in iterations.")
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

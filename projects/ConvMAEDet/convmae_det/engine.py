@@ -2,10 +2,11 @@
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -18,10 +19,12 @@ from convmae_det.checkpoint import RunCheckpointer, load_weights
 from convmae_det.config import load_config
 from convmae_det.dataset_check import check_datasets
 from convmae_det.hooks import BestCheckpointer, SaveOnSigterm, SeedEachStep
+from convmae_det.optim import build_optimizer
+from convmae_det.recipe import derive_recipe
 from convmae_det.trainer import Trainer
 from pretrain.errors import UserError
 
-__all__ = ["evaluate", "run", "train"]
+__all__ = ["compile_backbone", "evaluate", "run", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,26 +75,27 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
     if "evaluator" not in cfg.dataloader:
         logger.warning("The config has no dataloader.evaluator: nothing to evaluate.")
         return {}
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
+    with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
+        results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
     if comm.is_main_process():
         print_csv_format(results)
     return results
 
 
 def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
-    """Trains for `train.max_iter` iterations, with checkpoints, evaluations and logs in `train.output_dir`.
+    """Trains for `train.max_iter` optimizer steps, with checkpoints, evaluations and logs in `train.output_dir`.
 
     Args:
-        cfg: resolved config.
+        cfg: config of the run; what follows from other numbers is filled in.
         model: on its device, not wrapped.
         resume: go on from the last checkpoint in the output folder, if there is one.
 
     Raises:
-        UserError: nothing is left to train.
+        UserError: nothing is left to train, or the config's numbers do not fit together.
     """
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
+    loader = _build_loader(cfg)
+    optimizer = build_optimizer(cfg.optimizer, model)
+    compile_backbone(model, cfg.train.compile)
     amp_dtype = _amp_dtype(cfg)
     ddp = dict(cfg.train.ddp)
     # Without loss scaling, gradients sent as float16 would underflow.
@@ -99,7 +103,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
     if cfg.train.device == "cpu":
         ddp["device_ids"] = None
     model = create_ddp_model(model, **ddp)
-    trainer = Trainer(model, loader, optimizer, amp_dtype)
+    trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps)
 
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
@@ -133,8 +137,40 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
             f"train.init_checkpoint={checkpointer.get_checkpoint_file()}"
         )
     if start_iter:
-        _skip_batches(loader, start_iter)
+        _skip_batches(loader, start_iter * cfg.train.grad_accum_steps)
     trainer.train(start_iter, cfg.train.max_iter)
+
+
+def _build_loader(cfg: DictConfig) -> Iterable:
+    """The loader of micro-batches; on the way the config's derived numbers are filled in, logged and dumped."""
+    dataset = instantiate(cfg.dataloader.train.dataset)
+    recipe = derive_recipe(cfg, len(dataset), comm.get_world_size())
+    logger.info(str(recipe))
+    if comm.is_main_process():
+        LazyConfig.save(cfg, str(Path(cfg.train.output_dir) / "config.yaml"))
+    micro_batches = {"dataset": dataset, "total_batch_size": recipe.total_batch_size // recipe.grad_accum_steps}
+    return instantiate(dict(cfg.dataloader.train) | micro_batches)
+
+
+def compile_backbone(model: nn.Module, choice: bool | str) -> None:
+    """Compiles `model.backbone` in place, so that parameters and checkpoints keep their names.
+
+    The heads stay as they are: their shapes change with every image's proposals. The backbone is compiled for one shape
+    at a time, as training images are padded to one size; from the ninth shape on it runs uncompiled.
+
+    Args:
+        choice: a backend of `torch.compile`, True for inductor, False to compile nothing.
+
+    Raises:
+        UserError: there is no such backend.
+    """
+    if not choice:
+        return
+    backend = "inductor" if choice is True else choice
+    backends = torch._dynamo.list_backends()
+    if backend not in (*backends, "eager", "aot_eager"):  # these two are for finding faults, and not listed
+        raise UserError(f"train.compile={choice} is neither true, false, eager, aot_eager nor {', '.join(backends)}.")
+    model.backbone.compile(backend=backend, dynamic=False)
 
 
 def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:

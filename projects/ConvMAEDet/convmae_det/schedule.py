@@ -1,18 +1,21 @@
 """Learning-rate schedules derived from one number, the count of iterations."""
 
+import math
+
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from omegaconf import DictConfig
 
-__all__ = ["COCO_TRAIN_IMAGES", "cosine_schedule", "iterations", "multistep_schedule"]
+__all__ = ["COCO_TRAIN_IMAGES", "cosine_schedule", "fit_schedule", "iterations", "multistep_schedule"]
 
 COCO_TRAIN_IMAGES = 118_000
 """Images of an epoch as ViTDet counts them; train2017 holds 118 287, of which 117 266 are annotated."""
 
 
 def iterations(epochs: float, images: int, batch_size: int) -> int:
-    """Whole optimizer steps in `epochs` passes over `images` at `batch_size`, at least one."""
-    return max(1, int(epochs * images / batch_size))
+    """Optimizer steps in `epochs` passes over `images` at `batch_size`, at least one; halves are cut, as published."""
+    return max(1, math.ceil(epochs * images / batch_size - 0.5))
 
 
 def multistep_schedule(
@@ -55,3 +58,26 @@ def cosine_schedule(epochs: float, warmup_epochs: float):
         warmup_length=warmup_epochs / epochs,
         warmup_factor=0.0,
     )
+
+
+def fit_schedule(schedule: DictConfig, max_iter: int) -> None:
+    """Makes a schedule written for one number of iterations that of a run with another.
+
+    Milestones stay at their fractions of the run. Warm-up keeps its number of iterations, as the recipes of different
+    lengths do, up to a tenth of the run (or its own fraction, if that is more). A schedule that is not in iterations,
+    such as a cosine, stays as it is.
+
+    Args:
+        schedule: LazyConfig of a warm-up around a schedule; changed in place.
+        max_iter: iterations of the run.
+    """
+    steps = schedule.get("scheduler") or {}
+    planned = steps.get("num_updates")
+    if not planned or planned == max_iter:
+        return
+    milestones = [round(m * max_iter / planned) for m in steps.get("milestones") or []]
+    # Too few iterations to tell the milestones apart: the multiplier goes by fractions of the run in any case.
+    if all(a < b for a, b in zip([0, *milestones], [*milestones, max_iter], strict=True)):
+        steps.update(num_updates=max_iter, milestones=milestones)
+    fraction = schedule.warmup_length
+    schedule.warmup_length = min(fraction * planned / max_iter, max(fraction, 0.1))

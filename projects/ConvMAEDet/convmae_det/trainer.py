@@ -1,42 +1,54 @@
-"""The training step: detectron2's, on any device and in any precision."""
+"""The training step: detectron2's, on any device, in any precision, over one batch or several smaller ones."""
 
 import time
+from contextlib import nullcontext
 
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["Trainer"]
 
 
 class Trainer(SimpleTrainer):
-    """:class:`detectron2.engine.SimpleTrainer` with optional mixed precision on CPU and GPU.
+    """:class:`detectron2.engine.SimpleTrainer` with optional mixed precision and gradient accumulation.
+
+    One step averages the losses of `grad_accum_steps` micro-batches and their gradients, then updates the weights once.
+    The gradient is that of one batch of all their images where the loss is a mean over images and no layer looks across
+    images. Mask R-CNN's losses come close to that: those of the proposal network are sums over a fixed count an image,
+    those of the heads are means over the proposals sampled in the micro-batch, so a proposal weighs more in a
+    micro-batch with fewer of them, and batch norm sees the micro-batch alone. Between processes gradients are averaged
+    once a step, in the last backward pass. Logged losses and the model's own scalars are averages over micro-batches.
 
     A loss that is not finite ends the run before it reaches the weights.
 
     Args:
         model: gives a dict of losses for a batch.
-        data_loader: endless loader of batches.
+        data_loader: endless loader of micro-batches.
         optimizer: of the model's parameters.
         amp_dtype: precision of autocast, None for full precision; float16 comes with loss scaling.
+        grad_accum_steps: micro-batches a step.
     """
 
-    def __init__(self, model: nn.Module, data_loader, optimizer, amp_dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader,
+        optimizer: torch.optim.Optimizer,
+        amp_dtype: torch.dtype | None = None,
+        grad_accum_steps: int = 1,
+    ):
         super().__init__(model, data_loader, optimizer)
-        self.amp_dtype = amp_dtype
+        self.amp_dtype, self.grad_accum_steps = amp_dtype, grad_accum_steps
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
 
     def run_step(self) -> None:
         assert self.model.training, "the model was left in evaluation mode"
-        start = time.perf_counter()
-        batch = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-
-        with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-            losses = self.model(batch)
         self.optimizer.zero_grad()
-        self.grad_scaler.scale(sum(losses.values())).backward()
+        losses, data_time = self._accumulate()
         self.after_backward()
         try:
             self._write_metrics(losses, data_time)
@@ -47,6 +59,38 @@ class Trainer(SimpleTrainer):
             ) from e
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def _accumulate(self) -> tuple[dict[str, torch.Tensor], float]:
+        """Adds up the gradients of one step; returns the average losses and the seconds spent waiting for data."""
+        average: dict[str, torch.Tensor] = {}
+        data_time = 0.0
+        for step in range(self.grad_accum_steps):
+            start = time.perf_counter()
+            batch = next(self._data_loader_iter)
+            data_time += time.perf_counter() - start
+            with self._synchronised(step + 1 == self.grad_accum_steps):
+                with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                    losses = self.model(batch)
+                losses = {name: loss / self.grad_accum_steps for name, loss in losses.items()}
+                self.grad_scaler.scale(sum(losses.values())).backward()
+            for name, loss in losses.items():
+                average[name] = average.get(name, 0) + loss.detach()
+        if self.grad_accum_steps > 1:
+            self._average_scalars()
+        return average, data_time
+
+    def _synchronised(self, now: bool):
+        """The context of a forward and backward pass after which processes exchange gradients, or do not yet."""
+        wrapped = isinstance(self.model, DistributedDataParallel)
+        return nullcontext() if now or not wrapped else self.model.no_sync()
+
+    def _average_scalars(self) -> None:
+        """The model writes scalars of its own in every micro-batch, such as counts of sampled proposals."""
+        storage = get_event_storage()
+        for name, (_, iteration) in list(storage.latest().items()):
+            if iteration == storage.iter:
+                values = [v for v, i in storage.history(name).values()[-self.grad_accum_steps :] if i == iteration]
+                storage.put_scalar(name, sum(values) / len(values), smoothing_hint=storage.smoothing_hints()[name])
 
     def after_train(self) -> None:
         super().after_train()

@@ -5,6 +5,7 @@ from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
 from convmae_det.data import build_train_loader
+from convmae_det.evaluation import COCOEvaluator
 
 data = dict(image_size=1024)
 
@@ -24,3 +25,4 @@ dataloader.train.mapper.update(
 dataloader.test.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.image_size}"),
 ]
+dataloader.evaluator.update(_target_=COCOEvaluator)

@@ -1,0 +1,62 @@
+"""A compiled backbone computes and trains as the uncompiled one, under the same names."""
+
+import logging
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from omegaconf import OmegaConf
+from shapes import CONFIG, REPO, SMALL
+from torch import nn
+
+from convmae_det.config import load_config
+from convmae_det.engine import compile_backbone, evaluate
+from pretrain.errors import UserError
+
+
+def make_model(*overrides: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = instantiate(load_config(str(REPO / CONFIG), [*SMALL, *overrides]).model)
+    for p in model.backbone.parameters():  # positions and scales begin at 0, where gradients would hide mistakes
+        nn.init.normal_(p, std=0.1)
+    return model
+
+
+def gradients(model: nn.Module) -> list[torch.Tensor]:
+    outputs = model.backbone(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    sum(output.square().mean() for output in outputs.values()).backward()
+    return [*outputs.values(), *(p.grad for p in model.backbone.parameters())]
+
+
+def test_compiled_backbone_trains_as_the_uncompiled_one_and_evaluates_any_size(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, "torch.__trace")  # formatting its records would take longer than compiling
+    overrides = ["model.backbone.net.use_act_checkpoint=[true,false,true]", "model.backbone.net.drop_path_rate=0"]
+    expected, ours = make_model(*overrides), make_model(*overrides)
+    torch._dynamo.reset()
+    compiled = torch._dynamo.utils.counters["stats"]
+    compiled.clear()
+    compile_backbone(ours, "aot_eager")
+    assert ours.state_dict().keys() == expected.state_dict().keys()
+    for a, b in zip(gradients(ours), gradients(expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    calls = compiled["calls_captured"]
+    assert calls > 50
+
+    def inference(model, *_) -> dict:
+        images = torch.randn(1, 3, 96, 64)
+        with torch.no_grad():
+            for a, b in zip(model.backbone(images).values(), expected.backbone(images).values(), strict=True):
+                assert torch.equal(a, b)
+        return {}
+
+    monkeypatch.setattr("convmae_det.engine.inference_on_dataset", inference)
+    evaluate(OmegaConf.create({"dataloader": {"test": {}, "evaluator": {}}}), ours)
+    assert compiled["calls_captured"] == calls
+
+
+def test_false_compiles_nothing_and_an_unknown_backend_is_an_error():
+    model = make_model()
+    compile_backbone(model, False)
+    assert model.backbone._compiled_call_impl is None
+    with pytest.raises(UserError, match=r"train\.compile=fast is neither true, false, eager, aot_eager nor .*inductor"):
+        compile_backbone(model, "fast")
