@@ -4,6 +4,16 @@ A table (Swin, arXiv:2103.14030, eq. 4) has one bias for each offset of query an
 relative positions the biases are no product of few vectors, so that they cannot be folded into the heads: they have to
 be laid out as N×N logits. Here that happens a few heads or rows at a time, in the forward pass and once more in the
 backward pass, and nothing is kept in between but queries, keys and values.
+
+What else was tried, forward + backward in seconds and saved activations in MB, for 12 heads of 64 channels, float32, two
+x86 cores (one grid of 48×48 tokens; 16 windows of 16×16):
+
+    plain, the N×N matrix kept                          2.07, 319;  0.16, 89
+    scaled_dot_product_attention, bias as attn_mask     1.90, 319;  0.20, 89
+    the same by rows, each recomputed for its gradient  4.18,  22;  0.27, 38
+    here                                                1.37,  22;  0.20, 38
+
+Without gradients it takes 0.34 s against 0.81, 0.50 and 0.32 (grid). GPUs were not measured.
 """
 
 from collections.abc import Iterator
