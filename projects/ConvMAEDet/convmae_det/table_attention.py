@@ -5,7 +5,7 @@ relative positions the biases are no product of few vectors, so that they cannot
 be laid out as N×N logits. Here that happens a few heads or rows at a time, in the forward pass and once more in the
 backward pass, and nothing is kept in between but queries, keys and values.
 
-What else was tried, forward + backward in seconds and saved activations in MB, for 12 heads of 64 channels, float32, two
+What else was tried, forward + backward in seconds and saved activations in MB, for 12 heads of 64 channels, float32, 2
 x86 cores (one grid of 48×48 tokens; 16 windows of 16×16):
 
     plain, the N×N matrix kept                          2.07, 319;  0.16, 89
