@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
+import faster_coco_eval
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
-from faster_coco_eval.core.cocoeval import COCOeval
+import pycocotools.coco
+from pycocotools.cocoeval import COCOeval
 
 from pretrain.errors import UserError
 
@@ -31,7 +32,7 @@ def read_annotations(path: Path) -> dict:
     """
     content = _read_json(path)
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    if not isinstance(content, dict) or missing:
+    if missing or not isinstance(content, dict):
         raise UserError(f"{path} is not a COCO annotation file: it has no {', '.join(missing)}.")
     if not content["images"]:
         raise UserError(f"{path} lists no images; check that it is the right file.")
@@ -98,8 +99,10 @@ def evaluate(dataset: dict, results: Sequence[dict], task: str) -> Evaluation:
         results: detections of a COCO results file.
         task: `bbox` or `segm`.
     """
-    truth, detections = _load(dataset, results)
-    evaluator = COCOeval_faster(truth, detections, task, print_function=logger.debug)
+    if task == "segm":  # with a box beside it, COCO would take the box's area for the mask's
+        results = [{key: value for key, value in r.items() if key != "bbox"} for r in results]
+    truth, detections = _load(faster_coco_eval.COCO, dataset, results)
+    evaluator = faster_coco_eval.COCOeval_faster(truth, detections, task, print_function=logger.debug)
     evaluator.evaluate()
     evaluator.accumulate()
     evaluator.summarize()
@@ -125,10 +128,10 @@ def _percent(value: float) -> float:
     return 100 * float(value) if value >= 0 else float("nan")
 
 
-def _load(dataset: dict, results: Sequence[dict]) -> tuple[COCO, COCO]:
+def _load(coco: type, dataset: dict, results: Sequence[dict]) -> tuple:
     """Both files as COCO's objects, which change what they are given: they get copies, and are kept quiet."""
     with redirect_stdout(StringIO()):
-        truth = COCO()
+        truth = coco()
         truth.dataset = {**dataset, "annotations": [dict(a) for a in dataset["annotations"]]}
         truth.createIndex()
         return truth, truth.loadRes([dict(r) for r in results])
@@ -139,8 +142,9 @@ class ImageErrors:
     """The detections of one image, sorted into right and wrong at IoU 0.5.
 
     Attributes:
-        hits: detections that match an object of their class.
-        false: ids of the annotations that no detection matches, and indices of detections that match nothing.
+        hits: number of detections that match an object of their class.
+        missed: annotations that no detection matches.
+        false: detections that match nothing.
     """
 
     image_id: int
@@ -176,10 +180,10 @@ def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) 
             if not annotation.get("iscrowd"):
                 images[annotation["image_id"]].missed.append(annotation)
         return _worst_first(images.values())
-    truth, detections = _load(dataset, kept)
-    evaluator = COCOeval(truth, detections, "bbox", print_function=logger.debug)
+    evaluator = COCOeval(*_load(pycocotools.coco.COCO, dataset, kept), "bbox")
     params = evaluator.params
-    params.iouThrs, params.areaRng, params.areaRngLbl, params.maxDets = np.array([MATCH_IOU]), [[0, 1e10]], ["all"], [100]
+    params.iouThrs, params.maxDets = np.array([MATCH_IOU]), [100]
+    params.areaRng, params.areaRngLbl = [[0, 1e10]], ["all"]
     matched_truth, matched = _match(evaluator)
     for annotation in dataset["annotations"]:
         if not annotation.get("iscrowd") and annotation["id"] not in matched_truth:
@@ -195,14 +199,13 @@ def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) 
 
 def _match(evaluator: COCOeval) -> tuple[set, dict[int, str]]:
     """Ids of the annotations that were found, and `hit` or `false` by the id of a detection; ignored ones have none."""
-    evaluator.evaluate()
+    with redirect_stdout(StringIO()):
+        evaluator.evaluate()
     found, states = set(), {}
     for pair in evaluator.evalImgs:
         if pair is None:
             continue
-        for number, match, ignored in zip(
-            pair["dtIds"], pair["dtMatches"][0], pair["dtIgnore"][0], strict=True
-        ):
+        for number, match, ignored in zip(pair["dtIds"], pair["dtMatches"][0], pair["dtIgnore"][0], strict=True):
             if ignored:
                 continue
             states[number] = "hit" if match else "false"

@@ -18,7 +18,14 @@ __all__ = ["default_train_options", "load_config"]
 def default_train_options() -> DictConfig:
     """detectron2's `train` options with what this project's trainer adds; new keys are explained in DETECTION.md."""
     train = model_zoo.get_config("common/train.py").train
-    additions = {"seed": 0, "amp": {"dtype": "float16"}, "best_metric": "bbox/AP", "check_data": True}
+    additions = {
+        "seed": 0,
+        "amp": {"dtype": "float16"},
+        "best_metric": "bbox/AP",
+        "check_data": True,
+        "writers": ["console", "json", "tensorboard"],
+        "wandb": {"project": "convmae-det", "name": None, "mode": None},
+    }
     return OmegaConf.merge(train, additions)
 
 
