@@ -47,7 +47,7 @@ def main() -> None:
             raise UserError(f"--count {args.count}: at least one image is drawn.")
         cfg = load_config(args.config_file, args.opts)
         source = iterate_samples(cfg, args.split)
-        if cfg.train.check_data:
+        if cfg.train.check_data and "train" in cfg.dataloader:
             check_datasets(cfg, training=args.split == "train")
         samples = list(itertools.islice(source, args.count))
         names = class_names(cfg, args.split)

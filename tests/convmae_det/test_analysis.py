@@ -65,6 +65,14 @@ def test_crowds_are_neither_missed_nor_false(dataset):
         assert image.errors == 0 and image.hits == 0
 
 
+def test_fields_that_converters_leave_out(dataset):
+    expected = evaluate(dataset, RESULTS, "bbox").summary
+    for annotation in dataset["annotations"]:
+        del annotation["area"], annotation["iscrowd"]
+    np.testing.assert_equal(evaluate(dataset, RESULTS, "bbox").summary, expected)
+    assert len(find_errors(dataset, RESULTS, 0.5)[0].missed) == 1
+
+
 def test_nothing_above_the_threshold(dataset):
     errors = find_errors(dataset, RESULTS, score_threshold=0.99)
     assert errors[0].image_id == 1 and errors[0].f1 == 0 and len(errors[0].missed) == 2

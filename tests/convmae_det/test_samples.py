@@ -61,7 +61,7 @@ def test_config_without_train_loader(cfg):
     OmegaConf.set_struct(cfg, False)
     cfg.dataloader.pop("train")
     with pytest.raises(UserError, match=r"has no dataloader\.train"):
-        next(iterate_samples(cfg, "train"))
+        iterate_samples(cfg, "train")
 
 
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])

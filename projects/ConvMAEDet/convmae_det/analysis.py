@@ -132,7 +132,9 @@ def _load(coco: type, dataset: dict, results: Sequence[dict]) -> tuple:
     """Both files as COCO's objects, which change what they are given: they get copies, and are kept quiet."""
     with redirect_stdout(StringIO()):
         truth = coco()
-        truth.dataset = {**dataset, "annotations": [dict(a) for a in dataset["annotations"]]}
+        # COCO wants two fields that converters tend to leave out.
+        annotations = [{"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a} for a in dataset["annotations"]]
+        truth.dataset = {**dataset, "annotations": annotations}
         truth.createIndex()
         return truth, truth.loadRes([dict(r) for r in results])
 

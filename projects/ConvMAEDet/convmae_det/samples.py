@@ -53,7 +53,10 @@ def iterate_samples(cfg: DictConfig, split: str) -> Iterator[Sample]:
     Raises:
         UserError: the config has no such loader.
     """
-    loader = _loader(cfg, split)
+    return _samples(cfg, split, _loader(cfg, split))
+
+
+def _samples(cfg: DictConfig, split: str, loader: DictConfig) -> Iterator[Sample]:
     if split == "train":
         loader = OmegaConf.merge(loader, {"total_batch_size": 1, "num_workers": 0})
         source, image_format = itertools.chain.from_iterable(instantiate(loader)), loader.mapper.image_format
