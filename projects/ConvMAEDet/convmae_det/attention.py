@@ -10,13 +10,40 @@ so the sum is plain scaled dot-product attention with a head dimension of `d + H
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling.backbone.utils import get_rel_pos
 from einops import rearrange
 from torch import nn
 
 from pretrain.fused import norm_linear
 
-__all__ = ["RelPosAttention"]
+__all__ = ["RelPosAttention", "relative_positions"]
+
+
+def relative_positions(size: int, table: torch.Tensor) -> torch.Tensor:
+    """The table's row for every pair of positions along one axis of the grid.
+
+    The same numbers as detectron2's `get_rel_pos` for queries and keys on one grid, which cannot be exported for
+    varying sizes: there a table of the right length is a case of its own. Resizing it to its own length changes
+    nothing, so an export with symbolic sizes always resizes.
+
+    Args:
+        size: positions along the axis.
+        table: `(2 * L - 1, d)`, from the largest negative distance to the largest positive; resized linearly.
+
+    Returns:
+        `(size, size, d)`, entry `[q, k]` for the distance `q - k`.
+    """
+    if isinstance(size, torch.SymInt) or table.shape[0] != 2 * size - 1:
+        # (2L-1, d) -> (1, d, 2L-1) -> (2 * size - 1, d)
+        table = F.interpolate(table.t()[None], size=2 * size - 1, mode="linear")[0].t()
+    position = torch.arange(size, device=table.device)
+    return table[position[:, None] - position + size - 1]
+
+
+def _crop(x: torch.Tensor, H: int, W: int) -> torch.Tensor:
+    """The upper left H × W of a grid `(B, H', W', C)`."""
+    if isinstance(H, torch.SymInt):  # whether a slice is the whole is a case of its own, which an export cannot decide
+        return x.index_select(1, torch.arange(H, device=x.device)).index_select(2, torch.arange(W, device=x.device))
+    return x[:, :H, :W]
 
 
 class RelPosAttention(nn.Module):
@@ -68,42 +95,52 @@ class RelPosAttention(nn.Module):
         B, H, W, _ = x.shape
         qkv = norm_linear(x, norm, self.qkv)
         window_h, window_w = (self.window_size, self.window_size) if self.window_size else (H, W)
-        if H % window_h or W % window_w:
-            qkv = self._pad(qkv, -H % window_h, -W % window_w)
+        rows, columns = 1, 1
+        if self.window_size:  # ONNX rounds quotients towards zero: ceil(H / h) must not be written -(-H // h)
+            rows, columns = (H + window_h - 1) // window_h, (W + window_w - 1) // window_w
+        # An export with symbolic sizes always pads: whether it is needed is known only when the exported model runs.
+        if self.window_size and (isinstance(H, torch.SymInt) or H % window_h or W % window_w):
+            qkv = self._pad(qkv, rows * window_h, columns * window_w)
         q, k, v = rearrange(
             qkv,
             "b (nh wh) (nw ww) (three heads d) -> three (b nh nw) heads wh ww d",
+            nh=rows,
             wh=window_h,
+            nw=columns,
             ww=window_w,
             three=3,
             heads=self.num_heads,
         )
-        out = self._attend(q, k, v)
+        out = self._attend(q, k, v, window_h, window_w)
         out = rearrange(
             out,
             "(b nh nw) heads (wh ww) d -> b (nh wh) (nw ww) (heads d)",
             b=B,
-            nw=-(-W // window_w),
+            nh=rows,
+            nw=columns,
             wh=window_h,
         )
-        return self.proj(out[:, :H, :W])
+        return self.proj(_crop(out, H, W))
 
-    def _pad(self, qkv: torch.Tensor, bottom: int, right: int) -> torch.Tensor:
+    def _pad(self, qkv: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Grows the grid by tokens that are zero *before* the projection: they hold its bias alone."""
         B, H, W, C = qkv.shape
         fill = qkv.new_zeros(C) if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype)
-        padded = fill.expand(B, H + bottom, W + right, C).clone()
-        padded[:, :H, :W] = qkv
-        return padded
+        if isinstance(H, torch.SymInt):  # concatenating nothing is a case of its own, which an export cannot decide
+            row, column = (torch.arange(n, device=qkv.device) for n in (height, width))
+            outside = (row >= H)[:, None, None] | (column >= W)[:, None]
+            return torch.where(outside, fill, F.pad(qkv, (0, 0, 0, width - W, 0, height - H)))
+        qkv = torch.cat([qkv, fill.expand(B, H, width - W, C)], dim=2)
+        return torch.cat([qkv, fill.expand(B, height - H, width, C)], dim=1)
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, H: int, W: int) -> torch.Tensor:
         """Attention within each grid: q, k, v `(B, heads, H, W, d)` to `(B, heads, H * W, d)`."""
         if not self.use_rel_pos:
             q, k, v = (t.flatten(2, 3) for t in (q, k, v))
             return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        H, W, d = q.shape[-3:]
-        rel_pos_h = get_rel_pos(H, H, self.rel_pos_h).to(q)
-        rel_pos_w = get_rel_pos(W, W, self.rel_pos_w).to(q)
+        d = q.shape[-1]
+        rel_pos_h = relative_positions(H, self.rel_pos_h).to(q)
+        rel_pos_w = relative_positions(W, self.rel_pos_w).to(q)
         bias_h = torch.einsum("bnhwd,hkd->bnhwk", q, rel_pos_h)
         bias_w = torch.einsum("bnhwd,wkd->bnhwk", q, rel_pos_w)
         onehot_h = torch.eye(H, dtype=q.dtype, device=q.device)[:, None].expand(H, W, H)

@@ -30,6 +30,8 @@ def default_train_options() -> DictConfig:
         "eval_epochs": None,
         "checkpoint_epochs": None,
         "lr_base_batch_size": None,
+        "writers": ["console", "json", "tensorboard"],
+        "wandb": {"project": "convmae-det", "name": None, "mode": None},
     }
     return OmegaConf.merge(train, additions)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_setup, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -18,10 +18,11 @@ from torch import nn
 from convmae_det.checkpoint import RunCheckpointer, load_weights
 from convmae_det.config import load_config
 from convmae_det.dataset_check import check_datasets
-from convmae_det.hooks import BestCheckpointer, SaveOnSigterm, SeedEachStep
+from convmae_det.hooks import BestCheckpointer, RecordMemory, SaveOnSigterm, SeedEachStep
 from convmae_det.optim import build_optimizer
 from convmae_det.recipe import derive_recipe
 from convmae_det.trainer import Trainer
+from convmae_det.writers import build_writers, check_writers
 from pretrain.errors import UserError
 
 __all__ = ["compile_backbone", "evaluate", "run", "train"]
@@ -50,6 +51,7 @@ def run(args: Namespace) -> None:
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
     _check_precision(cfg)
+    check_writers(cfg.train.writers)
     default_setup(cfg, args)
     for name in ("convmae_det", "pretrain"):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
@@ -108,11 +110,12 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
     main = comm.is_main_process()
-    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    writers = build_writers(cfg) if main else []
     trainer.register_hooks(
         [
             SeedEachStep(cfg.train.seed),
             hooks.IterationTimer(),
+            RecordMemory(cfg.train.log_period),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             SaveOnSigterm(checkpointer),  # before the evaluation, which may take longer than a preempted job has
             # Evaluation comes before the checkpoint: a run killed in between evaluates again when resumed.
