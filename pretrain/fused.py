@@ -108,19 +108,20 @@ class _NormMlp(torch.autograd.Function):
         w1, w2 = weight1.to(ctx.dtype), weight2.to(ctx.dtype)
         tokens, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         grad_tokens = torch.empty_like(tokens)
-        sums = [torch.zeros_like(t) for t in (gamma, beta, w1, w2)]
-        grad_gamma, grad_beta, grad_w1, grad_w2 = sums
+        grad_gamma, grad_beta = torch.zeros_like(gamma), torch.zeros_like(beta)
+        grad_w1, grad_w2 = torch.empty_like(w1), torch.empty_like(w2)
         grad_b1, grad_b2 = (t.new_zeros(len(t), dtype=torch.promote_types(t.dtype, torch.float32)) for t in (w1, w2))
         with torch.autocast(x.device.type, enabled=False):
             for rows in _chunks(hidden):
                 h, g = hidden[rows], grad[rows]
+                keep = float(rows.start > 0)  # the first chunk overwrites what the others add to
                 if ctx.needs_input_grad[6]:
-                    grad_w2.addmm_(g.t(), F.gelu(h))
+                    grad_w2.addmm_(g.t(), F.gelu(h), beta=keep)
                 grad_b2 += g.sum(0, dtype=grad_b2.dtype)
                 grad_h = torch.ops.aten.gelu_backward(g @ w2, h)
                 y, mean, rstd = torch.native_layer_norm(tokens[rows], shape, gamma, beta, ctx.eps)
                 if ctx.needs_input_grad[4]:
-                    grad_w1.addmm_(grad_h.t(), y.to(ctx.dtype))
+                    grad_w1.addmm_(grad_h.t(), y.to(ctx.dtype), beta=keep)
                 grad_b1 += grad_h.sum(0, dtype=grad_b1.dtype)
                 grad_y = (grad_h @ w1).to(x.dtype)
                 grad_tokens[rows], *affine = torch.ops.aten.native_layer_norm_backward(
