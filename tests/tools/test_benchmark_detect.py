@@ -1,30 +1,39 @@
 """The detection benchmark on the demo's detector, and the search for the largest batch."""
 
 import json
-import os
-import subprocess
-import sys
+import runpy
 
 import pytest
+import torch
 from parity import REPO
 from shapes import CONFIG, SMALL
+
+from pretrain.measure import largest_batch
 
 OVERRIDES = [o for o in SMALL if o.startswith("model.")]
 
 
-def benchmark(*arguments: str, overrides=OVERRIDES) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/benchmark.py", "detect", "--config-file", CONFIG, "--threads", "1", *arguments]
-    path = os.pathsep.join([str(REPO), str(REPO / "projects/ConvMAEDet")])
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run([*command, "--", *overrides], cwd=REPO, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def benchmark(monkeypatch, capsys):
+    """Runs `tools/benchmark.py detect` in this process and returns what it printed."""
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(REPO)
+
+    def run(*arguments: str) -> str:
+        command = ["benchmark.py", "detect", "--config-file", CONFIG, "--threads", "1", *arguments, "--", *OVERRIDES]
+        monkeypatch.setattr("sys.argv", command)
+        runpy.run_path("tools/benchmark.py", run_name="__main__")
+        return capsys.readouterr().out
+
+    yield run
+    torch.set_num_threads(threads)
 
 
-def test_reports_every_case(tmp_path):
+def test_reports_every_case(benchmark, tmp_path):
     file = tmp_path / "results" / "out.json"
-    result = benchmark("--sizes", "64", "--rounds", "1", "--act_checkpoint", "--json", str(file))
-    assert result.returncode == 0, result.stderr
+    out = benchmark("--sizes", "64", "--rounds", "1", "--act_checkpoint", "--json", str(file))
     rows = json.loads(file.read_text())["rows"]
-    assert len(result.stdout.split("|---")[-1].splitlines()) == 1 + len(rows)
+    assert len(out.split("|---")[-1].splitlines()) == 1 + len(rows)
     cases = {}
     for row in rows:
         cases.setdefault((row["part"], row["mode"]), {})[row["variant"]] = row
@@ -42,11 +51,22 @@ def test_reports_every_case(tmp_path):
             assert variants.keys() == {"as published", "ours"}
 
 
-def test_finds_the_largest_batch_within_a_limit():
-    result = benchmark("--sizes", "64", "--parts", "backbone", "--find-batch", "--memory-limit", "0.02")
-    assert result.returncode == 0, result.stderr
-    published, ours = (int(result.stdout.split(name)[1].split(",")[0]) for name in ("as published ", "ours "))
+def test_finds_the_largest_batch_within_a_limit(benchmark):
+    out = benchmark("--sizes", "64", "--parts", "backbone", "--find-batch", "--memory-limit", "0.002")
+    published, ours = (int(out.split(name)[1].split(",")[0]) for name in ("as published ", "ours "))
     assert 0 < published < ours
+
+
+@pytest.mark.parametrize("largest", [0, 1, 2, 5, 16, 31, 40])
+def test_largest_batch(largest):
+    tried = []
+
+    def fits(n: int) -> bool:
+        tried.append(n)
+        return n <= largest
+
+    assert largest_batch(fits, most=31) == min(largest, 31)
+    assert len(tried) == len(set(tried)) and max(tried) <= 31
 
 
 @pytest.mark.parametrize(
@@ -57,6 +77,6 @@ def test_finds_the_largest_batch_within_a_limit():
         (["--rounds", "0"], "--rounds 0 measures nothing"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(arguments, message):
-    result = benchmark(*arguments)
-    assert result.returncode != 0 and message in result.stderr and "Traceback" not in result.stderr
+def test_mistakes_are_told_in_a_sentence(benchmark, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        benchmark(*arguments)
