@@ -7,7 +7,7 @@ import sys
 import torch
 from fvcore.nn import flop_count_table, parameter_count
 
-from convmae_det.analysis import flop_analysis
+from convmae_det.flops import flop_analysis
 from convmae_det.benchmark import build_detector
 from convmae_det.config import load_config
 from pretrain.errors import exit_on_user_error

@@ -12,7 +12,7 @@ from shapes import CONFIG, SMALL
 from torch import nn
 
 from convmae_det import ConvViT
-from convmae_det.analysis import attention_flops
+from convmae_det.flops import attention_flops
 from convmae_det.baselines import DenseConvViT
 from convmae_det.config import load_config
 
