@@ -47,6 +47,7 @@ setup(
     extras_require={
         "detection": DETECTION,
         "pretrain": ["tensorboard>=2.15", "matplotlib>=3.8"],
+        "lvis": ["lvis>=0.5.3"],
         "slurm": ["submitit>=1.5"],
         "dev": ["pytest>=8", "ruff>=0.6"],
     },

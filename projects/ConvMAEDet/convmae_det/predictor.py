@@ -37,7 +37,8 @@ class Predictor:
         print([predictor.class_names[c] for c in instances.pred_classes], instances.scores)
 
     Args:
-        config: LazyConfig `.py` file of any detection model, the `config.yaml` of a run, or a loaded config.
+        config: LazyConfig `.py` file of any detection model, the `config.yaml` of a run, or what
+            :func:`convmae_det.config.load_config` made of either.
         weights: checkpoint with all weights of the model; None takes the config's `train.init_checkpoint`.
         overrides: `key=value` changes to the config, for a file.
         device: such as "cuda:1" or "cpu"; None takes a GPU if there is one.

@@ -64,6 +64,7 @@ class TestTimeAugmentation(GeneralizedRCNNWithTTA):
 
     def __init__(self, model: GeneralizedRCNN, augment: ScaleAndFlip, batch_size: int = 3):
         super().__init__(_settings(model), model, augment, batch_size)
+        self.train(model.training)  # evaluating puts the mode of the outer module back into the inner one
 
     def _inference_one_image(self, sample: dict) -> dict:
         inputs = self.tta_mapper(sample)
