@@ -18,7 +18,7 @@ from convmae_det.predictor import Predictor, read_rgb
 from convmae_det.visualization import draw_annotations
 from pretrain.errors import UserError
 
-__all__ = ["PredictionWriter", "find_images", "is_video", "predict_images", "predict_video"]
+__all__ = ["PredictionWriter", "find_images", "is_video", "predict_images", "predict_video", "write_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,9 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> list[Path]:
         else:
             files = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
             if not files:
-                kind = "Pattern" if glob.has_magic(name) else "Input"
-                raise UserError(f"{kind} {name} matches no file." if kind == "Pattern" else f"{name} does not exist.")
+                raise UserError(
+                    f"Pattern {name} matches no file." if glob.has_magic(name) else f"{name} does not exist."
+                )
         found |= dict.fromkeys(files)
     if not found:
         raise UserError(f"No images to predict besides those in the output folder {leave_out}.")
