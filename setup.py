@@ -51,6 +51,7 @@ setup(
     extras_require={
         "detection": DETECTION,
         "pretrain": ["tensorboard>=2.15", "matplotlib>=3.8"],
+        "lvis": ["lvis>=0.5.3"],
         "slurm": ["submitit>=1.5"],
         "export": EXPORT,
         "wandb": ["wandb>=0.17"],

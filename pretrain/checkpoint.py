@@ -113,10 +113,11 @@ def _output_suffix(path: str | os.PathLike) -> str:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary name beside `path`; what was written there takes its place once it is safely on disk.
 
-    The name is always the same, so that what a killed process left there is replaced by the next one.
+    The name is always the same, so that what a killed process left there is replaced by the next one, and has the
+    suffix of `path`, as writers of pictures and videos need.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as f:

@@ -3,13 +3,13 @@ and its backbone against the published computation."""
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 import torch
 
 from pretrain.benchmark import benchmark_pretrain
+from pretrain.checkpoint import replacing
 from pretrain.errors import UserError, exit_on_user_error
 from pretrain.measure import AMP, hardware
 from pretrain.models import MODELS
@@ -100,9 +100,8 @@ def run_detect(args: argparse.Namespace) -> None:
 def write_json(path: Path, content: dict) -> None:
     """Writes the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
