@@ -21,6 +21,7 @@ DETECTION = [
     "pycocotools>=2.0.7",
     "faster-coco-eval>=1.6",
     "Pillow>=10",
+    "Jinja2>=3",
     "matplotlib>=3.8",
     "opencv-python-headless>=4.8",
     "cloudpickle>=3",
@@ -34,6 +35,8 @@ DETECTION = [
     "setuptools<81",  # detectron2's model zoo imports pkg_resources
 ]
 
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+
 setup(
     name="convmae-det",
     version="0.1.0",
@@ -44,11 +47,15 @@ setup(
     + find_packages(where="projects/ConvMAEDet", include=["convmae_det", "convmae_det.*"])
     + find_packages(where="projects/MIMDet", include=["mimdet", "mimdet.*"]),
     package_dir={"convmae_det": "projects/ConvMAEDet/convmae_det", "mimdet": "projects/MIMDet/mimdet"},
+    package_data={"convmae_det": ["templates/*.html"]},
     install_requires=PRETRAIN,
     extras_require={
         "detection": DETECTION,
         "pretrain": ["tensorboard>=2.15", "matplotlib>=3.8"],
+        "lvis": ["lvis>=0.5.3"],
         "slurm": ["submitit>=1.5"],
-        "dev": ["pytest>=8", "ruff>=0.6"],
+        "export": EXPORT,
+        "wandb": ["wandb>=0.17"],
+        "dev": ["pytest>=8", "ruff>=0.6"] + EXPORT,
     },
 )

@@ -90,24 +90,29 @@ def dense_patch_embed(embed: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return embed.act(x)
 
 
-def dense_conv_stage(blocks: nn.ModuleList, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    scale = x.shape[-1] // visible.shape[-1]
-    masks = visible.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
+def dense_conv_stage(blocks: nn.ModuleList, x: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+    """Tokens x `(B, C, H, W)`; visible `(groups, B, 1, h, w)` on the grid of stage 3, None if all of them are."""
+    masks = None
+    if visible is not None:
+        scale = x.shape[-1] // visible.shape[-1]
+        masks = visible.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
     for block in blocks:
         x = dense_conv_block(block, x, masks)
     return x
 
 
-def dense_conv_block(block: nn.Module, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def dense_conv_block(block: nn.Module, x: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
     """Tokens x `(B, C, H, W)`, masks `(groups, B, 1, H, W)`."""
     y = conv(block.conv1, block.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-    if len(masks) == 1:
+    if masks is None:
+        y = depthwise(block.attn, y)
+    elif len(masks) == 1:
         y = depthwise(block.attn, masks[0] * y)
     else:
         y = sum(mask * depthwise(block.attn, mask * y) for mask in masks)
-    x = x + conv(block.conv2, y)
+    x = x + block.drop_path(conv(block.conv2, y))
     y = block.norm2(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return x + conv(block.mlp.fc2, block.mlp.act(conv(block.mlp.fc1, y)))
+    return x + block.drop_path(conv(block.mlp.fc2, block.mlp.act(conv(block.mlp.fc1, y))))
 
 
 def depthwise(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

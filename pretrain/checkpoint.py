@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-__all__ = ["check_output_path", "load_checkpoint", "save_atomically", "save_weights"]
+__all__ = ["check_output_path", "load_checkpoint", "replacing", "save_atomically", "save_weights"]
 
 
 def save_atomically(data: Any, path: str | os.PathLike) -> None:
@@ -20,7 +20,7 @@ def save_atomically(data: Any, path: str | os.PathLike) -> None:
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
     """
-    with _replacing(path) as temporary, open(temporary, "wb") as f:
+    with replacing(path) as temporary, open(temporary, "wb") as f:
         torch.save(data, f)
 
 
@@ -36,7 +36,7 @@ def save_weights(
     if _output_suffix(path) == ".pth":
         save_atomically({"model": dict(state_dict), **(extras or {})}, path)
         return
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in state_dict.items()}
         save_file(contiguous, temporary, metadata={"format": "pt", **(extras or {})})
         umask = os.umask(0)
@@ -110,13 +110,14 @@ def _output_suffix(path: str | os.PathLike) -> str:
 
 
 @contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary name beside `path`; what was written there takes its place once it is safely on disk.
 
-    The name is always the same, so that what a killed process left there is replaced by the next one.
+    The name is always the same, so that what a killed process left there is replaced by the next one, and has the
+    suffix of `path`, as writers of pictures and videos need.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as f:

@@ -2,15 +2,20 @@
 
 `Linear(LayerNorm(x))` and `Linear(GELU(x))` normally keep both the inner layer's input and its output. The output is
 cheap to compute again, so the functions here keep the input alone: two of the larger tensors of every block less, with
-the same arithmetic in the same order.
+the same arithmetic. On a CPU the MLP goes through the tokens in chunks, so that what is not kept stays in the cache.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["gelu_linear", "norm_linear"]
+__all__ = ["norm_linear", "norm_mlp"]
+
+# Elements of the MLP's hidden layer in a chunk
+CHUNK = 2**22
 
 
 def _compute_dtype(x: torch.Tensor) -> torch.dtype:
@@ -77,34 +82,83 @@ class _NormLinear(torch.autograd.Function):
         )
 
 
-class _GeluLinear(torch.autograd.Function):
+class _NormMlp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx, x, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2):
         dtype = _compute_dtype(x)
+        tokens = x.reshape(-1, x.shape[-1])
+        hidden = tokens.new_empty(len(tokens), len(weight1), dtype=dtype)
+        out = tokens.new_empty(len(tokens), len(weight2), dtype=dtype)
         with torch.autocast(x.device.type, enabled=False):
-            out = _linear(F.gelu(x).to(dtype), weight, bias)
-        ctx.save_for_backward(x, weight)
-        ctx.dtype = dtype
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        return out
+            shape, gamma, beta = norm_weight.shape, norm_weight.to(x.dtype), norm_bias.to(x.dtype)
+            w1, b1, w2, b2 = (t.to(dtype) for t in (weight1, bias1, weight2, bias2))
+            for rows in _chunks(hidden):
+                y = F.layer_norm(tokens[rows], shape, gamma, beta, eps)
+                torch.addmm(b1, y.to(dtype), w1.t(), out=hidden[rows])
+                torch.addmm(b2, F.gelu(hidden[rows]), w2.t(), out=out[rows])
+        ctx.save_for_backward(x, hidden, norm_weight, norm_bias, weight1, weight2)
+        ctx.eps, ctx.dtype, ctx.bias_dtypes = eps, dtype, (bias1.dtype, bias2.dtype)
+        return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
+        x, hidden, norm_weight, norm_bias, weight1, weight2 = ctx.saved_tensors
+        shape, gamma, beta = norm_weight.shape, norm_weight.to(x.dtype), norm_bias.to(x.dtype)
+        w1, w2 = weight1.to(ctx.dtype), weight2.to(ctx.dtype)
+        tokens, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        grad_tokens = torch.empty_like(tokens)
+        grad_gamma, grad_beta = torch.zeros_like(gamma), torch.zeros_like(beta)
+        grad_w1, grad_w2 = torch.empty_like(w1), torch.empty_like(w2)
+        grad_b1, grad_b2 = (t.new_zeros(len(t), dtype=torch.promote_types(t.dtype, torch.float32)) for t in (w1, w2))
         with torch.autocast(x.device.type, enabled=False):
-            grad = grad.reshape(-1, grad.shape[-1])
-            y = F.gelu(x).to(ctx.dtype).flatten(0, -2)
-            grad_y, grad_weight, grad_bias = _linear_backward(
-                grad, y, weight, ctx.bias_dtype, ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-            )
-            grad_x = torch.ops.aten.gelu_backward(grad_y.view(x.shape).to(x.dtype), x)
-        return grad_x, grad_weight, grad_bias
+            for rows in _chunks(hidden):
+                h, g = hidden[rows], grad[rows]
+                keep = float(rows.start > 0)  # the first chunk overwrites what the others add to
+                if ctx.needs_input_grad[6]:
+                    grad_w2.addmm_(g.t(), F.gelu(h), beta=keep)
+                grad_b2 += g.sum(0, dtype=grad_b2.dtype)
+                grad_h = torch.ops.aten.gelu_backward(g @ w2, h)
+                y, mean, rstd = torch.native_layer_norm(tokens[rows], shape, gamma, beta, ctx.eps)
+                if ctx.needs_input_grad[4]:
+                    grad_w1.addmm_(grad_h.t(), y.to(ctx.dtype), beta=keep)
+                grad_b1 += grad_h.sum(0, dtype=grad_b1.dtype)
+                grad_y = (grad_h @ w1).to(x.dtype)
+                grad_tokens[rows], *affine = torch.ops.aten.native_layer_norm_backward(
+                    grad_y, tokens[rows], shape, mean, rstd, gamma, beta, [True, True, True]
+                )
+                grad_gamma += affine[0]
+                grad_beta += affine[1]
+        return (
+            grad_tokens.view(x.shape),
+            grad_gamma.to(norm_weight.dtype),
+            grad_beta.to(norm_bias.dtype),
+            None,
+            grad_w1.to(weight1.dtype),
+            grad_b1.to(ctx.bias_dtypes[0]),
+            grad_w2.to(weight2.dtype),
+            grad_b2.to(ctx.bias_dtypes[1]),
+        )
+
+
+def _chunks(hidden: torch.Tensor) -> Iterator[slice]:
+    """Rows of a matrix that are computed together: on a CPU as many as the cache holds, else all of them.
+
+    Sums over chunks would lose digits in low precision, which is computed in one piece too.
+    """
+    rows = len(hidden)
+    if hidden.device.type == "cpu" and hidden.dtype.itemsize >= 4:
+        rows = max(1, CHUNK // hidden.shape[1])
+    return (slice(i, i + rows) for i in range(0, len(hidden), rows))
 
 
 def _saves_memory(x: torch.Tensor) -> bool:
     """Whether the hand-written backward pays: not without gradients, nor in a compiler, which recomputes by itself."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.numel() > 0
+
+
+def _is_plain_layer_norm(norm: nn.Module, x: torch.Tensor) -> bool:
+    return type(norm) is nn.LayerNorm and norm.bias is not None and norm.normalized_shape == x.shape[-1:]
 
 
 def norm_linear(x: torch.Tensor, norm: nn.Module, linear: nn.Module) -> torch.Tensor:
@@ -116,15 +170,22 @@ def norm_linear(x: torch.Tensor, norm: nn.Module, linear: nn.Module) -> torch.Te
             as they are.
         linear: `nn.Linear` or :class:`pretrain.layers.PointwiseConv`.
     """
-    recompute = type(norm) is nn.LayerNorm and norm.bias is not None and norm.normalized_shape == x.shape[-1:]
-    if not (recompute and _saves_memory(x)):
+    if not (_is_plain_layer_norm(norm, x) and _saves_memory(x)):
         return linear(norm(x))
     return _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, linear.weight.flatten(1), linear.bias)
 
 
-def gelu_linear(x: torch.Tensor, act: nn.Module, linear: nn.Module) -> torch.Tensor:
-    """`linear(act(x))` for x (..., C), without keeping `act(x)`; only the exact `nn.GELU` is recomputed."""
-    recompute = type(act) is nn.GELU and act.approximate == "none"
-    if not (recompute and _saves_memory(x)):
-        return linear(act(x))
-    return _GeluLinear.apply(x, linear.weight.flatten(1), linear.bias)
+def norm_mlp(x: torch.Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: nn.Module) -> torch.Tensor:
+    """`fc2(act(fc1(norm(x))))` for x (..., C), keeping x and `fc1`'s output alone.
+
+    Args:
+        x: tokens, channels last.
+        norm, act: affine `nn.LayerNorm` and exact `nn.GELU`; others run as they are, and what they need is kept.
+        fc1, fc2: `nn.Linear` or :class:`pretrain.layers.PointwiseConv`, with biases.
+    """
+    recompute = type(act) is nn.GELU and act.approximate == "none" and fc1.bias is not None and fc2.bias is not None
+    if not (recompute and _is_plain_layer_norm(norm, x) and _saves_memory(x)):
+        return fc2(act(norm_linear(x, norm, fc1)))
+    return _NormMlp.apply(
+        x, norm.weight, norm.bias, norm.eps, fc1.weight.flatten(1), fc1.bias, fc2.weight.flatten(1), fc2.bias
+    )

@@ -12,7 +12,7 @@ from einops import rearrange
 from timm.layers import DropPath
 from torch import nn
 
-from pretrain.fused import gelu_linear, norm_linear
+from pretrain.fused import norm_linear, norm_mlp
 
 __all__ = [
     "Attention",
@@ -89,7 +89,7 @@ class Mlp(nn.Module):
         self.fc2 = linear_layer(hidden_dim, dim)
 
     def forward(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        return gelu_linear(norm_linear(x, norm, self.fc1), self.act, self.fc2)
+        return norm_mlp(x, norm, self.fc1, self.act, self.fc2)
 
 
 class ConvBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: interleaved timing, saved activations, peak memory."""
+"""How the benchmarks measure: interleaved timing, saved activations, peak memory, the largest batch."""
 
 import statistics
 import time
@@ -6,7 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-__all__ = ["interleaved_times", "peak_memory", "saved_activation_bytes"]
+__all__ = [
+    "AMP",
+    "MemoryLimitExceeded",
+    "hardware",
+    "interleaved_times",
+    "largest_batch",
+    "peak_memory",
+    "saved_activation_bytes",
+    "synchronize",
+]
+
+# Precisions of autocast by their names on the command line
+AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class MemoryLimitExceeded(MemoryError):
+    """A forward pass keeps more than it was allowed to."""
+
+
+def hardware(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def synchronize(device: torch.device) -> None:
@@ -30,23 +50,32 @@ def interleaved_times(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def saved_activation_bytes(forward: Callable[[], object], parameters: Iterable[torch.Tensor]) -> int:
+def saved_activation_bytes(
+    forward: Callable[[], object], parameters: Iterable[torch.Tensor], limit: int | None = None
+) -> int:
     """Bytes that autograd keeps between a forward pass and its backward pass.
 
     Each storage counts once however many views of it are kept; parameters, which exist anyway, do not count.
+
+    Raises:
+        MemoryLimitExceeded: more than `limit` bytes; raised as soon as they are, in the middle of the forward pass.
     """
     excluded = {p.untyped_storage().data_ptr() for p in parameters}
     kept: dict[int, torch.UntypedStorage] = {}
+    total = 0
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal total
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in excluded:
+        if storage.data_ptr() not in excluded and storage.data_ptr() not in kept:
             kept[storage.data_ptr()] = storage  # holding it keeps its address from being used again
+            total += storage.nbytes()
+            if limit is not None and total > limit:
+                raise MemoryLimitExceeded(f"More than {limit} bytes are kept for the backward pass.")
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = forward()
-    total = sum(storage.nbytes() for storage in kept.values())
     del output
     return total
 
@@ -60,3 +89,15 @@ def peak_memory(step: Callable[[], object], device: torch.device) -> int | None:
     step()
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device)
+
+
+def largest_batch(fits: Callable[[int], bool], most: int = 1024) -> int:
+    """The largest batch size up to `most` that fits, by doubling and bisection; 0 if not even one image does."""
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

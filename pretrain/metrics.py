@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import resource
 import sys
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+
+from pretrain.checkpoint import replacing
 
 __all__ = ["MetricWriter", "Progress", "peak_memory_bytes"]
 
@@ -64,9 +65,8 @@ class MetricWriter:
         self.path = output_dir / "log.jsonl"
         if self.path.exists():
             lines = [line for line in self.path.read_text().splitlines(True) if _epoch_of(line) < epoch]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(lines))
-            os.replace(temporary, self.path)
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(lines))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -1,22 +1,20 @@
-"""Benchmarks. `benchmark.py pretrain`: our pretraining step against the published algorithm and a plain MAE."""
+"""Benchmarks: `pretrain`, our pretraining step against the published algorithm and a plain MAE; `detect`, the detector
+and its backbone against the published computation."""
 
 import argparse
+import json
 import sys
-from contextlib import nullcontext
-from functools import partial
+from pathlib import Path
 
 import torch
 
-from pretrain.autoencoder import ReconstructionLoss
-from pretrain.baselines import DenseConvMAE, MaskedAutoencoderViT
-from pretrain.measure import interleaved_times, peak_memory, saved_activation_bytes
-from pretrain.models import MODELS, build_model
+from pretrain.benchmark import benchmark_pretrain
+from pretrain.checkpoint import replacing
+from pretrain.errors import UserError, exit_on_user_error
+from pretrain.measure import AMP, hardware
+from pretrain.models import MODELS
 
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-
-
-def first(outputs: torch.Tensor | tuple) -> torch.Tensor:
-    return outputs[0] if isinstance(outputs, tuple) else outputs
+CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
 
 def add_pretrain_parser(subcommands) -> None:
@@ -30,86 +28,94 @@ def add_pretrain_parser(subcommands) -> None:
     parser.add_argument("--model", default="convmae_convvit_base_patch16", choices=MODELS, metavar="NAME")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--input_size", type=int, default=224)
+    parser.add_argument("--compile", action="store_true", help="run ours through torch.compile")
+    parser.set_defaults(run=run_pretrain)
+    add_common_arguments(parser, rounds=5)
+
+
+def add_detect_parser(subcommands) -> None:
+    parser = subcommands.add_parser(
+        "detect",
+        help="training steps and inference of a detector and of its backbone",
+        description="Times a detector, and its ConvViT alone, against the published computation with the same weights, "
+        "turn by turn, and reports medians. Images and ground truth are made up. Saved activations are what autograd "
+        "keeps between forward and backward pass, weights not counted.",
+    )
+    parser.add_argument("--config-file", default=CONFIG, help="LazyConfig (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", choices=["backbone", "model"], default=["backbone", "model"])
+    parser.add_argument("--modes", nargs="+", choices=["train", "inference"], default=["train", "inference"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[512], metavar="PIXELS", help="sides of the images")
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1], metavar="N")
+    parser.add_argument("--act_checkpoint", action="store_true", help="in training, ours with checkpointing too")
+    parser.add_argument("--find-batch", action="store_true", help="search the largest batch that trains instead")
+    parser.add_argument("--memory-limit", type=float, metavar="GB", help="what --find-batch may keep on a CPU")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, behind a --")
+    parser.set_defaults(run=run_detect)
+    add_common_arguments(parser, rounds=3)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", choices=AMP, default="off")
-    parser.add_argument("--compile", action="store_true", help="run ours through torch.compile")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.set_defaults(run=benchmark_pretrain)
 
 
-def benchmark_pretrain(args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    torch.manual_seed(0)
-    model = build_model(args.model, img_size=args.input_size, norm_pix_loss=True).to(device)
-    ours = ReconstructionLoss(model)
-    modules = {
-        "dense, as published": DenseConvMAE(model),
-        "ours": torch.compile(ours) if args.compile else ours,
-        "MAE ViT-B": MaskedAutoencoderViT(args.input_size).to(device),
-    }
-    imgs = torch.randn(args.batch_size, 3, args.input_size, args.input_size, device=device)
-    noise = torch.rand(args.batch_size, model.grid_size[0] * model.grid_size[1], device=device)
-
-    def forward(module: torch.nn.Module) -> torch.Tensor:
-        autocast = torch.autocast(device.type, AMP[args.amp]) if AMP[args.amp] else nullcontext()
-        with autocast:
-            return first(module(imgs, 0.75, noise))
-
-    def step(module: torch.nn.Module) -> float:
-        module.zero_grad(set_to_none=True)
-        loss = forward(module)
-        loss.backward()
-        return loss.item()
-
-    def forget_gradients() -> None:
-        for module in modules.values():
-            module.zero_grad(set_to_none=True)
-
-    losses = {name: step(module) for name, module in modules.items()}  # a warm-up too
-    saved = {name: saved_activation_bytes(partial(forward, m), m.parameters()) for name, m in modules.items()}
-    peaks = {}
-    for name, module in modules.items():
-        forget_gradients()  # each model's gradients would count in the others' memory
-        peaks[name] = peak_memory(partial(step, module), device)
-    times = interleaved_times({name: partial(step, m) for name, m in modules.items()}, device, args.rounds, warmup=0)
-    report(args, times, saved, peaks, losses)
+def run_pretrain(args: argparse.Namespace) -> None:
+    report = benchmark_pretrain(
+        args.model, args.batch_size, args.input_size, args.device, args.amp, args.rounds, args.compile
+    )
+    sys.stdout.write(report + "\n")
 
 
-def report(args, times: dict, saved: dict, peaks: dict, losses: dict) -> None:
-    where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
-    lines = [
-        f"{args.model}, batch {args.batch_size}, {args.input_size} pixels, amp {args.amp}, {where}, "
-        f"torch {torch.__version__}, median of {args.rounds} rounds",
-        "",
-        "| | s/step | images/s | saved activations, MB/image | peak memory, GB |",
-        "|---|---|---|---|---|",
-    ]
-    for name, seconds in times.items():
-        megabytes = saved[name] / args.batch_size / 1e6
-        peak = "-" if peaks[name] is None else f"{peaks[name] / 1e9:.2f}"
-        lines.append(f"| {name} | {seconds:.3f} | {args.batch_size / seconds:.2f} | {megabytes:.1f} | {peak} |")
-    dense = "dense, as published"
-    lines += [
-        "",
-        f"time, dense / ours: {times[dense] / times['ours']:.2f}; ours / MAE ViT-B: "
-        f"{times['ours'] / times['MAE ViT-B']:.2f}",
-        f"saved activations, ours / dense: {saved['ours'] / saved[dense]:.2f}",
-        f"loss, relative deviation of ours from dense: {abs(losses['ours'] / losses[dense] - 1):.1e}",
-    ]
-    if peaks["ours"] is not None:
-        lines.append(f"peak memory, ours / dense: {peaks['ours'] / peaks[dense]:.2f}")
-    sys.stdout.write("\n".join(lines) + "\n")
+def run_detect(args: argparse.Namespace) -> None:
+    from convmae_det.benchmark import Case, build_detector, find_batch, measure, table  # needs detectron2
+    from convmae_det.config import load_config
+
+    cfg, device = load_config(args.config_file, args.opts), torch.device(args.device)
+    rows, batches = [], []
+    for size in args.sizes:
+        model = build_detector(cfg, size, device)
+        for part in args.parts:
+            if args.find_batch:
+                case = Case(part, "train", size, 1, args.amp, args.act_checkpoint)
+                batches.append({"part": part, "size": size, "batch_size": find_batch(model, case, args.memory_limit)})
+                continue
+            for mode in args.modes:
+                for batch_size in args.batch_sizes:
+                    case = Case(part, mode, size, batch_size, args.amp, args.act_checkpoint)
+                    rows += measure(model, case, args.rounds)
+    title = f"{args.config_file}, {hardware(device)}, torch {torch.__version__}, median of {args.rounds} rounds\n\n"
+    if args.find_batch:
+        for found in batches:
+            largest = ", ".join(f"{name} {n}" for name, n in found["batch_size"].items())
+            sys.stdout.write(f"{found['part']}, {found['size']} pixels, amp {args.amp}: largest batch {largest}\n")
+    else:
+        sys.stdout.write(title + table(rows) + "\n")
+    if args.json:
+        write_json(args.json, {"title": title.strip(), "rows": batches if args.find_batch else rows})
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    subcommands = parser.add_subparsers(required=True, metavar="{pretrain}")
+    subcommands = parser.add_subparsers(required=True, metavar="{pretrain,detect}")
     add_pretrain_parser(subcommands)
+    add_detect_parser(subcommands)
     args = parser.parse_args()
-    args.run(args)
+    with exit_on_user_error():
+        if args.rounds < 1:
+            raise UserError(f"--rounds {args.rounds} measures nothing; give 1 or more.")
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        args.run(args)
 
 
 if __name__ == "__main__":

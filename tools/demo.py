@@ -16,7 +16,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
-PICTURES = 8
 MARKER = ".convmae-demo"
 
 
@@ -40,7 +39,7 @@ def step(title: str, *command: object) -> None:
         sys.exit(f"demo: the step '{title}' failed with exit code {code}; its output is above.")
 
 
-def pretrain(images: Path, output: Path, picture: Path, epochs: int) -> None:
+def pretrain(images: Path, output: Path, epochs: int) -> None:
     """Pretrains the detector's trunk on unlabelled images, draws what it reconstructs, and converts it."""
     step(
         "Pretrain on the images alone",
@@ -51,7 +50,8 @@ def pretrain(images: Path, output: Path, picture: Path, epochs: int) -> None:
     checkpoint = max(output.glob("checkpoint-*.pth"))
     step(
         "Draw reconstructions",
-        "-m", "pretrain.visualize", "--checkpoint", checkpoint, "--images", images, "--output", picture,
+        "-m", "pretrain.visualize", "--checkpoint", checkpoint, "--images", images,
+        "--output", output / "reconstruction.png",
     )  # fmt: skip
     step(
         "Convert for the detector",
@@ -79,8 +79,8 @@ def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore:pkg_resources is deprecated:UserWarning")
     output = empty_folder(args.output)
     (output / "datasets").mkdir()
-    shapes, pretraining, detector, pictures = (
-        output / name for name in ("datasets/shapes", "pretrain", "detector", "pictures")
+    shapes, pretraining, detector, report = (
+        output / name for name in ("datasets/shapes", "pretrain", "detector", "report")
     )
     os.environ["DETECTRON2_DATASETS"] = str(output / "datasets")
 
@@ -90,7 +90,7 @@ def main() -> None:
     )  # fmt: skip
     initial = []
     if args.epochs:
-        pretrain(shapes / "train", pretraining, pictures / "reconstruction.png", args.epochs)
+        pretrain(shapes / "train", pretraining, args.epochs)
         initial = [f"train.init_checkpoint={pretraining / 'detection.pth'}"]
     # Small tensors gain nothing from threads: two training processes of one thread each use two cores better.
     processes = min(2, os.cpu_count())
@@ -101,14 +101,16 @@ def main() -> None:
         f"train.output_dir={detector}", *initial, *args.opts,
     )  # fmt: skip
     step(
-        "Draw predictions on unseen images",
+        "Report on unseen images",
         "tools/visualize_results.py",
         "--results", detector / "inference" / "coco_instances_results.json",
         "--annotations", shapes / "annotations" / "instances_val.json",
         "--images", shapes / "val",
-        "--output", pictures,
-        "--count", PICTURES,
+        "--output", report,
+        "--title", "Demo: shapes",
     )  # fmt: skip
+
+    step("Plot the training", "tools/plot_training.py", detector, "--output", report / "training.png", "--smooth", 5)
 
     metrics = last_metrics(detector / "metrics.json")
     print(
@@ -116,9 +118,10 @@ def main() -> None:
         f"checkpoint  {detector / 'model_final.pth'} (best: model_best.pth)\n"
         f"metrics     {detector / 'metrics.json'}, TensorBoard: tensorboard --logdir {output}\n"
         f"config      {detector / 'config.yaml'}\n"
-        f"pictures    {pictures}: {PICTURES} unseen images, ground truth beside predictions"
-        f"{', and reconstruction.png' if initial else ''}\n"
-        f"demo: box_AP50={metrics['bbox/AP50']:.1f} mask_AP50={metrics['segm/AP50']:.1f} "
+        f"report      {report / 'report.html'}: AP, curves, and the worst images, ground truth beside predictions\n"
+        f"training    {report / 'training.png'}\n"
+        + (f"pretraining {pretraining / 'reconstruction.png'}: masked images reconstructed\n" if initial else "")
+        + f"demo: box_AP50={metrics['bbox/AP50']:.1f} mask_AP50={metrics['segm/AP50']:.1f} "
         f"minutes={(time.monotonic() - start) / 60:.1f}"
     )
 

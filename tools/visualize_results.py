@@ -1,53 +1,69 @@
 #!/usr/bin/env python3
-"""Draw predictions beside ground truth, one PNG an image, from an evaluation's COCO results file.
+"""Report on an evaluation, from its COCO results file: AP tables and charts, precision-recall curves, and the images
+the detector does worst on, predictions beside ground truth.
+
+Writes report.html, one self-contained page, and every picture of it as PNG.
 
     python tools/visualize_results.py --results output/inference/coco_instances_results.json \
-        --annotations datasets/coco/annotations/instances_val2017.json --images datasets/coco/val2017 --output pictures
+        --annotations datasets/coco/annotations/instances_val2017.json --images datasets/coco/val2017 --output report
 """
 
 import argparse
-import json
+import logging
 from pathlib import Path
 
-import cv2
-
-from convmae_det.visualization import draw_comparison, group_by_image
+from convmae_det.analysis import read_annotations, read_results
+from convmae_det.report import write_report
 from pretrain.errors import UserError, exit_on_user_error
 
 
-def read_json(path: Path) -> list | dict:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as e:
-        raise UserError(f"{path} is not a JSON file: {e}") from e
-
-
-def main() -> None:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="coco_instances_results.json of an evaluation")
     parser.add_argument("--annotations", type=Path, required=True, help="the data set's COCO annotation file")
     parser.add_argument("--images", type=Path, required=True, help="the data set's image folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--count", type=int, default=10, help="images to draw, the first ones (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the page and the pictures")
+    parser.add_argument("--count", type=int, default=10, help="images to draw, worst first (default: %(default)s)")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="least score drawn (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--title", help="of the page (default: the name of the run's folder)")
+    return parser.parse_args(argv)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: at least one image is drawn.")
+    if not 0 <= args.score_threshold <= 1:
+        raise UserError(f"--score-threshold {args.score_threshold} is not between 0 and 1.")
+    if not args.images.is_dir():
+        raise UserError(f"Image folder {args.images} does not exist; name it with --images.")
+    if not any(args.images.iterdir()):
+        raise UserError(f"Image folder {args.images} is empty; name the one the annotations belong to with --images.")
+    if args.output.exists() and not args.output.is_dir():
+        raise UserError(f"--output {args.output} is a file; name a folder.")
+
+
+def run_name(results: Path) -> str:
+    """The last two folders of the run that wrote a results file to `RUN/inference` or `RUN/eval/inference`."""
+    folders = [p.name for p in results.resolve().parents if p.name not in ("inference", "eval", "")]
+    return "/".join(reversed(folders[:2])) or results.stem
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with exit_on_user_error():
-        dataset, results = read_json(args.annotations), read_json(args.results)
-        class_names = {c["id"]: c["name"] for c in dataset["categories"]}
-        truth = group_by_image(dataset["annotations"])
-        predictions = group_by_image([r for r in results if r["score"] >= args.score_threshold])
-        args.output.mkdir(parents=True, exist_ok=True)
-        for image in dataset["images"][: args.count]:
-            pixels = cv2.imread(str(args.images / image["file_name"]))
-            if pixels is None:
-                raise UserError(f"Image {args.images / image['file_name']} is missing or cannot be read.")
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-            picture = draw_comparison(pixels, truth[image["id"]], predictions[image["id"]], class_names)
-            path = args.output / f"{Path(image['file_name']).stem}.png"
-            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    print(f"{len(dataset['images'][: args.count])} pictures in {args.output}")
+        check_arguments(args)
+        dataset = read_annotations(args.annotations)
+        page = write_report(
+            dataset,
+            read_results(args.results, dataset),
+            args.images,
+            args.output,
+            title=args.title or run_name(args.results),
+            count=args.count,
+            score_threshold=args.score_threshold,
+        )
+    print(f"{page}: open it in a browser; {min(args.count, len(dataset['images']))} pictures lie beside it.")
 
 
 if __name__ == "__main__":

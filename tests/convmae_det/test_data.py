@@ -80,3 +80,21 @@ def test_seeded_restores_generators():
         assert augment({}) != first
     assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_rare_samples_come_more_often_in_each_pass():
+    factors = torch.tensor([1.0, 2.0, 1.5, 3.25])
+    sampler = TrainingBatchSampler(4, 1, seed=0, repeat_factors=factors)
+    counts = torch.bincount(torch.tensor([batch[0][0] for batch in itertools.islice(sampler, 7750)]), minlength=4)
+    torch.testing.assert_close(counts / counts[0], factors, atol=0.05, rtol=0)
+
+
+def test_repeat_threshold_and_resuming():
+    dicts = [d | {"annotations": [{"category_id": int(d["index"] == 0)}]} for d in DICTS]
+    arguments = dict(mapper=augment, total_batch_size=2, repeat_threshold=0.4, seed=3)
+    uninterrupted = take(build_train_loader(dicts, **arguments), 30)
+    seen = [sample["index"] for batch in uninterrupted for sample in batch]
+    assert seen.count(0) > 1.5 * seen.count(1)  # in a tenth of the images: √(0.4 / 0.1) = 2 times as often
+    resumed = build_train_loader(dicts, **arguments)
+    resumed.batch_sampler.start = 17
+    assert take(resumed, 13) == uninterrupted[17:]

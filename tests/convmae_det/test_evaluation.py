@@ -136,6 +136,18 @@ def test_annotations_may_leave_out_what_has_an_obvious_value(world, register, us
 
 
 @pytest.mark.parametrize("use_fast_impl", [True, False])
+def test_annotations_counted_from_zero_are_all_found(world, register, use_fast_impl):
+    content, detections, scores = world
+    expected = evaluate(register(content), detections, scores, use_fast_impl=use_fast_impl)
+    first = min(annotation["id"] for annotation in content["annotations"])
+    for annotation in content["annotations"]:
+        annotation["id"] -= first
+    ours = evaluate(register(content), detections, scores, use_fast_impl=use_fast_impl)
+    for task, metrics in expected.items():
+        assert ours[task] == pytest.approx(metrics, nan_ok=True)
+
+
+@pytest.mark.parametrize("use_fast_impl", [True, False])
 def test_nothing_found_gives_no_metrics_instead_of_an_error(world, register, use_fast_impl):
     content, detections, scores = world
     results = evaluate(register(content), {i: [] for i in detections}, scores, use_fast_impl=use_fast_impl)

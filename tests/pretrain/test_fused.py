@@ -4,39 +4,59 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.fused import gelu_linear, norm_linear
+from pretrain.fused import norm_linear, norm_mlp
 from pretrain.layers import PointwiseConv
 
 
-def gradients(f, x, inner, linear):
+def gradients(f, x, *modules):
     x = x.clone().requires_grad_()
-    for module in (inner, linear):
+    for module in modules:
         module.zero_grad()
-    out = f(x, inner, linear)
+    out = f(x, *modules)
     out.square().sum().backward()
-    return [out, x.grad, *(p.grad.clone() for module in (inner, linear) for p in module.parameters())]
+    return [out, x.grad, *(p.grad.clone() for module in modules for p in module.parameters())]
 
 
-def plain(x, inner, linear):
-    return linear(inner(x))
+def plain(x, *modules):
+    for module in modules:
+        x = module(x)
+    return x
 
 
-@pytest.mark.parametrize("linear", [nn.Linear(12, 20), nn.Linear(12, 20, bias=False), PointwiseConv(12, 20)])
+def modules_of(fused, layer=nn.Linear, **options):
+    """LayerNorm, and what follows it in the fused function."""
+    linear = layer(12, 20, **options)
+    return (nn.LayerNorm(12, eps=1e-3), linear) + ((nn.GELU(), layer(20, 12)) if fused is norm_mlp else ())
+
+
+@pytest.mark.parametrize(("layer", "options"), [(nn.Linear, {}), (nn.Linear, {"bias": False}), (PointwiseConv, {})])
 @pytest.mark.parametrize("shape", [(3, 12), (2, 5, 12), (2, 3, 4, 12)])
-@pytest.mark.parametrize(("fused", "inner"), [(norm_linear, nn.LayerNorm(12, eps=1e-3)), (gelu_linear, nn.GELU())])
-def test_equals_plain_layers(fused, inner, shape, linear):
+@pytest.mark.parametrize("fused", [norm_linear, norm_mlp])
+@pytest.mark.parametrize("chunk", [1, 50, 2**20], ids=["row", "rows", "all"])
+def test_equals_plain_layers(monkeypatch, chunk, fused, shape, layer, options):
+    monkeypatch.setattr("pretrain.fused.CHUNK", chunk)
     x = torch.randn(shape, dtype=torch.float64)
-    inner, linear = inner.double(), linear.double()
-    for a, b in zip(gradients(fused, x, inner, linear), gradients(plain, x, inner, linear), strict=True):
+    modules = [module.double() for module in modules_of(fused, layer, **options)]
+    for a, b in zip(gradients(fused, x, *modules), gradients(plain, x, *modules), strict=True):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize(("fused", "inner"), [(norm_linear, nn.LayerNorm(64)), (gelu_linear, nn.GELU())])
-def test_autocast_runs_in_low_precision(fused, inner):
-    x, linear = torch.randn(8, 64), nn.Linear(64, 64)
+@pytest.mark.parametrize("frozen", [1, 3])
+def test_frozen_layers_get_no_gradient(frozen):
+    modules = modules_of(norm_mlp)
+    modules[frozen].requires_grad_(False)
+    norm_mlp(torch.randn(4, 12, requires_grad=True), *modules).sum().backward()
+    assert [p.grad is None for m in modules for p in m.parameters()] == [
+        not p.requires_grad for m in modules for p in m.parameters()
+    ]
+
+
+@pytest.mark.parametrize("fused", [norm_linear, norm_mlp])
+def test_autocast_runs_in_low_precision(fused):
+    x, modules = torch.randn(8, 12), modules_of(fused)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours = gradients(fused, x, inner, linear)
-        reference = gradients(plain, x, inner, linear)
+        ours = gradients(fused, x, *modules)
+        reference = gradients(plain, x, *modules)
     assert ours[0].dtype == torch.bfloat16
     for a, b in zip(ours, reference, strict=True):
         assert a.dtype == b.dtype
@@ -53,7 +73,7 @@ def test_keeps_only_its_input():
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        gelu_linear(norm_linear(x, norm, fc1), act, fc2)
+        norm_mlp(x, norm, fc1, act, fc2)
     tokens = 4 * 256
     weights = 64 * 256 * 2 + 64 * 2
-    assert sum(kept.values()) == tokens * (64 + 2 + 256) + weights  # x, mean and rstd, the hidden layer
+    assert sum(kept.values()) == tokens * (64 + 256) + weights  # x and the hidden layer

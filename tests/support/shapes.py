@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pycocotools import mask as mask_util
+
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
 SMALL = [
@@ -55,3 +57,9 @@ def make_shapes(root: Path, train: int = 8, val: int = 4, size: int = 64) -> Pat
     counts = ["--train", str(train), "--val", str(val)]
     subprocess.run([*command, *counts], cwd=REPO, capture_output=True, check=True)
     return root
+
+
+def run_lengths(segmentation: list, height: int, width: int) -> dict:
+    """Polygons as the run lengths that results files hold."""
+    encoded = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}

@@ -1,11 +1,14 @@
 """ConvViT as a detectron2 backbone: the ConvMAE encoder with ViTDet's windowed and global attention."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.utils import get_abs_pos
+from einops import rearrange
 from torch import nn
 
 from convmae_det.attention import RelPosAttention
@@ -128,10 +131,20 @@ class ConvViT(ConvViTTrunk, Backbone):
         """
         _, _, x = self.forward_conv_stages(x)
         if self.pos_embed is not None:
-            x = x + get_abs_pos(self.pos_embed, self.pretrain_use_cls_token, x.shape[1:3])
+            x = x + self._absolute_positions(*x.shape[1:3])
         x = self.forward_blocks(2, x)
         # (B, H, W, C) -> (B, C, H, W)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
+
+    def _absolute_positions(self, H: int, W: int) -> torch.Tensor:
+        """The position embedding on a grid, `(1, H, W, embed_dim[2])`."""
+        if not isinstance(H, torch.SymInt):
+            return get_abs_pos(self.pos_embed, self.pretrain_use_cls_token, (H, W))
+        # detectron2 leaves a grid of the right size alone, which an export for varying sizes cannot decide; resizing
+        # it to its own size changes nothing.
+        positions = self.pos_embed[:, int(self.pretrain_use_cls_token) :]
+        grid = rearrange(positions, "one (h w) c -> one c h w", h=math.isqrt(positions.shape[1]))
+        return F.interpolate(grid, size=(H, W), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
 
 def init_linear(module: nn.Module) -> None:

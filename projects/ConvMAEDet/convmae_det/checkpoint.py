@@ -1,7 +1,6 @@
 """Checkpoints of detection runs: written whole or not at all, read without running code, and never half matched."""
 
 import logging
-import os
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -10,7 +9,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.checkpoint import load_checkpoint, replacing, save_atomically
 from pretrain.checkpoint_kinds import recognise
 from pretrain.convert import Target, check_loads, convert
 from pretrain.errors import UserError
@@ -24,7 +23,12 @@ class RunCheckpointer(DetectionCheckpointer):
     """detectron2's checkpointer whose files survive a kill at any moment.
 
     Both the checkpoint and the `last_checkpoint` tag are written to a temporary name and renamed.
+
+    Attributes:
+        categories: `{"id", "name"}` of each class, stored in every file; None stores none.
     """
+
+    categories: list[dict] | None = None
 
     def save(self, name: str, **extra) -> None:
         """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
@@ -33,25 +37,28 @@ class RunCheckpointer(DetectionCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info(f"Saving checkpoint to {path}")
         state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
-        save_atomically({"model": self.model.state_dict(), **state, **extra}, path)
+        save_atomically({"model": self.model.state_dict(), **self._classes(), **state, **extra}, path)
         self.tag_last_checkpoint(path.name)
 
     def save_weights(self, name: str, **extra) -> None:
         """Saves the model and `extra` alone; the file is not tagged, so `--resume` does not begin from it."""
         if self.save_dir and self.save_to_disk:
-            save_atomically({"model": self.model.state_dict(), **extra}, Path(self.save_dir) / f"{name}.pth")
+            content = {"model": self.model.state_dict(), **self._classes(), **extra}
+            save_atomically(content, Path(self.save_dir) / f"{name}.pth")
+
+    def _classes(self) -> dict:
+        return {"categories": self.categories} if self.categories else {}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         tag = Path(self.save_dir) / "last_checkpoint"
-        temporary = tag.with_name(".last_checkpoint.tmp")
-        temporary.write_text(last_filename_basename)
-        os.replace(temporary, tag)
+        with replacing(tag) as temporary:
+            temporary.write_text(last_filename_basename)
 
     def _torch_load(self, f: str) -> dict:
         return load_checkpoint(f)
 
 
-def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
+def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "train.init_checkpoint") -> None:
     """Loads a checkpoint's weights into a detector, without optimizer or iteration.
 
     A pretraining file (or classifier, or bare trunk) is converted on the way and the report of the conversion logged.
@@ -61,6 +68,7 @@ def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
         path: a file, or a URL that detectron2 understands; empty leaves the model as it is.
         strict: every weight of the model must be in the file, as an evaluation needs. Without it heads of another
             number of classes may differ, as fine-tuning needs; each weight left as initialised is logged.
+        source: where the path comes from, in front of messages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,11 +83,11 @@ def load_weights(model: nn.Module, path: str, *, strict: bool) -> None:
         else:
             _convert_and_load(model, path, strict)
     except FileNotFoundError as e:
-        raise FileNotFoundError(f"train.init_checkpoint: {e}") from e
+        raise FileNotFoundError(f"{source}: {e}") from e
     except UserError:
         raise
     except ValueError as e:
-        raise UserError(f"train.init_checkpoint: {e}") from e
+        raise UserError(f"{source}: {e}") from e
 
 
 def _is_for_detectron2(path: str) -> bool:
@@ -121,7 +129,8 @@ def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
         examples = [*missing, *wrong_shape]
         raise UserError(
             f"Checkpoint {path} does not fit the model: {len(missing)} of {names} weights are missing and "
-            f"{len(wrong_shape)} have another shape (such as {examples[0]}); is it from another config?"
+            f"{len(wrong_shape)} have another shape (such as {examples[0]}); is it from another config? A run's own "
+            "config.yaml fits its checkpoints."
         )
 
 

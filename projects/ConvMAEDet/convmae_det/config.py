@@ -10,10 +10,14 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from convmae_det.custom_data import DATA_OPTIONS
 from convmae_det.recipe import DERIVED_FROM_EPOCHS
 from pretrain.errors import UserError
 
 __all__ = ["default_train_options", "load_config"]
+
+DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
+"""Test-time augmentation, see :mod:`convmae_det.tta`."""
 
 
 def default_train_options() -> DictConfig:
@@ -30,6 +34,8 @@ def default_train_options() -> DictConfig:
         "eval_epochs": None,
         "checkpoint_epochs": None,
         "lr_base_batch_size": None,
+        "writers": ["console", "json", "tensorboard"],
+        "wandb": {"project": "convmae-det", "name": None, "mode": None},
     }
     return OmegaConf.merge(train, additions)
 
@@ -50,6 +56,8 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     if missing:
         raise UserError(f"Config file {config_file} defines no {', '.join(missing)}; a run needs them.")
     cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
+    cfg.data = OmegaConf.merge(dict.fromkeys(DATA_OPTIONS), cfg.get("data", {}))
+    cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
     _apply_overrides(cfg, overrides)
     return cfg
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pretrain.errors import UserError
 
-__all__ = ["DatasetReport", "check_coco_json", "check_datasets"]
+__all__ = ["DatasetReport", "check_coco_json", "check_datasets", "read_coco_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +93,28 @@ def _read(report: DatasetReport, json_file: Path, image_root: Path) -> tuple[lis
         report.faults.append(f"{report.name}: image folder {image_root} does not exist (datasets/README.md).")
     else:
         try:
-            content = json.loads(json_file.read_bytes())
-            lists = tuple(content[key] for key in ("images", "annotations", "categories"))
-            if all(isinstance(entries, list) and all(isinstance(e, dict) for e in entries) for entries in lists):
-                return lists
-            reason = "images, annotations and categories must be lists of objects"
-        except (ValueError, TypeError) as e:
-            reason = str(e)
-        except KeyError as e:
-            reason = f"it has no {e}"
-        report.faults.append(f"{report.name}: {json_file} is not a COCO annotation file: {reason}.")
+            return read_coco_json(json_file)
+        except ValueError as e:
+            report.faults.append(f"{report.name}: {json_file} {e}.")
     return None
+
+
+def read_coco_json(json_file: Path) -> tuple[list[dict], list[dict], list[dict]]:
+    """Images, annotations and categories of an existing COCO file.
+
+    Raises:
+        ValueError: it is none; the message goes on from the file's name.
+    """
+    try:
+        content = json.loads(json_file.read_bytes())
+        lists = tuple(content[key] for key in ("images", "annotations", "categories"))
+    except KeyError as e:
+        raise ValueError(f"is not a COCO annotation file: it has no {e}") from e
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"is not a COCO annotation file: {e}") from e
+    if not all(isinstance(entries, list) and all(isinstance(e, dict) for e in entries) for entries in lists):
+        raise ValueError("is not a COCO annotation file: images, annotations and categories must be lists of objects")
+    return lists
 
 
 def _check_ids(report: DatasetReport, images: list, annotations: list, categories: list) -> None:
@@ -178,7 +189,8 @@ def _check_annotations(report: DatasetReport, images: list, annotations: list, t
             "annotations without segmentation under a mask head",
             without_mask,
             "add masks, or train boxes alone with model.roi_heads.mask_in_features=null model.roi_heads.mask_head=null "
-            "model.roi_heads.mask_pooler=null dataloader.train.mapper.use_instance_mask=false.",
+            "model.roi_heads.mask_pooler=null dataloader.train.mapper.use_instance_mask=false "
+            "dataloader.train.mapper.recompute_boxes=false.",
         )
     if training and not annotations:
         report.faults.append(f"{report.name}: there is no annotation to train on.")
@@ -209,6 +221,8 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
     for split in ("train", "test") if training else ("test",):
         if split == "test" and "evaluator" not in cfg.dataloader:
             continue
+        if split == "test":
+            masks = masks and list(cfg.dataloader.evaluator.get("tasks") or ["segm"]) != ["bbox"]
         names = cfg.dataloader[split].dataset.names
         for name in [names] if isinstance(names, str) else names:
             report = _check_registered(
@@ -236,7 +250,7 @@ def _check_registered(name: str, **options: bool) -> DatasetReport | None:
 
 
 def _check_class_count(report: DatasetReport, cfg: DictConfig) -> None:
-    heads = cfg.model.get("roi_heads", {}).get("num_classes")
+    heads = cfg.model.get("roi_heads", cfg.model).get("num_classes")
     if heads is not None and report.categories and heads != report.categories:
         report.faults.append(
             f"{report.name}: {report.categories} categories, but model.roi_heads.num_classes={heads}; "

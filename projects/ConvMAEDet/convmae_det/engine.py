@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_setup, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -15,13 +15,18 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
+from convmae_det.categories import categories_of, check_same_classes
 from convmae_det.checkpoint import RunCheckpointer, load_weights
 from convmae_det.config import load_config
+from convmae_det.custom_data import use_custom_data
 from convmae_det.dataset_check import check_datasets
-from convmae_det.hooks import BestCheckpointer, SaveOnSigterm, SeedEachStep
+from convmae_det.hooks import BestCheckpointer, RecordMemory, SaveOnSigterm, SeedEachStep
 from convmae_det.optim import build_optimizer
+from convmae_det.pyramid import check_padding
 from convmae_det.recipe import derive_recipe
 from convmae_det.trainer import Trainer
+from convmae_det.tta import with_tta
+from convmae_det.writers import build_writers, check_writers
 from pretrain.errors import UserError
 
 __all__ = ["compile_backbone", "evaluate", "run", "train"]
@@ -47,12 +52,17 @@ def run(args: Namespace) -> None:
             f"{output_dir} already holds a run; add --resume to continue it, or name another folder with "
             "train.output_dir=…"
         )
+    for name in ("convmae_det", "pretrain"):
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    use_custom_data(cfg, training=not args.eval_only)
+    if args.eval_only and "evaluator" not in cfg.dataloader:
+        raise UserError("The config has no dataloader.evaluator: --eval-only has nothing to evaluate (data.val_json?).")
+    check_padding(cfg)
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
     _check_precision(cfg)
+    check_writers(cfg.train.writers)
     default_setup(cfg, args)
-    for name in ("convmae_det", "pretrain"):
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
     if cfg.train.check_data:
         _on_main_process(lambda: check_datasets(cfg, training=not args.eval_only))
 
@@ -61,6 +71,7 @@ def run(args: Namespace) -> None:
     if args.eval_only:
         if not cfg.train.init_checkpoint:
             logger.warning("train.init_checkpoint is empty: evaluating randomly initialised weights.")
+        check_same_classes(cfg.train.init_checkpoint, _first_name(cfg.dataloader.test))
         load_weights(model, cfg.train.init_checkpoint, strict=True)
         evaluate(cfg, model)
     else:
@@ -73,10 +84,12 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
     On all processes but the first, and without an evaluator, the result is empty.
     """
     if "evaluator" not in cfg.dataloader:
-        logger.warning("The config has no dataloader.evaluator: nothing to evaluate.")
+        logger.info("The config has no dataloader.evaluator: nothing to evaluate.")
         return {}
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
-        results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
+        results = inference_on_dataset(
+            with_tta(cfg, model), instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        )
     if comm.is_main_process():
         print_csv_format(results)
     return results
@@ -106,13 +119,15 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
     trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps)
 
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer.categories = categories_of(_first_name(cfg.dataloader.train))
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
     main = comm.is_main_process()
-    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    writers = build_writers(cfg) if main else []
     trainer.register_hooks(
         [
             SeedEachStep(cfg.train.seed),
             hooks.IterationTimer(),
+            RecordMemory(cfg.train.log_period),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             SaveOnSigterm(checkpointer),  # before the evaluation, which may take longer than a preempted job has
             # Evaluation comes before the checkpoint: a run killed in between evaluates again when resumed.
@@ -171,6 +186,11 @@ def compile_backbone(model: nn.Module, choice: bool | str) -> None:
     if backend not in (*backends, "eager", "aot_eager"):  # these two are for finding faults, and not listed
         raise UserError(f"train.compile={choice} is neither true, false, eager, aot_eager nor {', '.join(backends)}.")
     model.backbone.compile(backend=backend, dynamic=False)
+
+
+def _first_name(loader: DictConfig) -> str:
+    names = loader.dataset.names
+    return names if isinstance(names, str) else names[0]
 
 
 def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 class COCOEvaluator(evaluation.COCOEvaluator):
     """:class:`detectron2.evaluation.COCOEvaluator`, whose own fast implementation needs a compiled detectron2.
 
-    The metrics are those of pycocotools. Annotations may leave out `iscrowd` (not a crowd), `area` (that of the mask,
+    The metrics are those of pycocotools, except that annotations may be counted from 0: pycocotools takes the object
+    with id 0 for none and so for missed. Annotations may leave out `iscrowd` (not a crowd), `area` (that of the mask,
     or of the box where there is none), and the file its `info`.
 
     Args:
@@ -57,7 +58,12 @@ def _implementation(cls: type) -> Iterator[None]:
 
 def _complete(coco: COCO) -> None:
     coco.dataset.setdefault("info", {})
-    for annotation in coco.dataset.get("annotations", ()):
+    annotations = coco.dataset.get("annotations", ())
+    if 0 in coco.anns:
+        for annotation in annotations:
+            annotation["id"] += 1
+        coco.createIndex()
+    for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
         if "area" not in annotation:
             _, _, width, height = annotation["bbox"]

@@ -11,8 +11,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from convmae_det.checkpoint import RunCheckpointer
+from pretrain.metrics import peak_memory_bytes
 
-__all__ = ["BestCheckpointer", "SaveOnSigterm", "SeedEachStep"]
+__all__ = ["BestCheckpointer", "RecordMemory", "SaveOnSigterm", "SeedEachStep"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,22 @@ class SeedEachStep(HookBase):
         random.seed(int(seeds[0]))
         np.random.seed(seeds[1])
         torch.manual_seed(int(seeds[2]))
+
+
+class RecordMemory(HookBase):
+    """Records this process's peak memory as `max_mem_mb`: the GPU's, or on a CPU the resident one.
+
+    Args:
+        period: of the log, in iterations; the peak is looked up only for what is written.
+    """
+
+    def __init__(self, period: int):
+        self.period = period
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self.period == 0:
+            device = next(self.trainer.model.parameters()).device
+            self.trainer.storage.put_scalar("max_mem_mb", peak_memory_bytes(device) / 1e6, smoothing_hint=False)
 
 
 class SaveOnSigterm(HookBase):

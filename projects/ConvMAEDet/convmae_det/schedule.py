@@ -7,10 +7,20 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 from omegaconf import DictConfig
 
-__all__ = ["COCO_TRAIN_IMAGES", "cosine_schedule", "fit_schedule", "iterations", "multistep_schedule"]
+__all__ = [
+    "COCO_TRAIN_IMAGES",
+    "LVIS_TRAIN_IMAGES",
+    "cosine_schedule",
+    "fit_schedule",
+    "iterations",
+    "multistep_schedule",
+]
 
 COCO_TRAIN_IMAGES = 118_000
 """Images of an epoch as ViTDet counts them; train2017 holds 118 287, of which 117 266 are annotated."""
+
+LVIS_TRAIN_IMAGES = 100_000
+"""Images of an epoch of LVIS v1 as ViTDet counts them; lvis_v1_train holds 100 170."""
 
 
 def iterations(epochs: float, images: int, batch_size: int) -> int:

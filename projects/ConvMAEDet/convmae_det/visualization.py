@@ -1,16 +1,21 @@
-"""Pictures of predictions beside ground truth, from COCO files."""
+"""Pictures of training samples, and of predictions beside ground truth."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from detectron2.structures import BitMasks, Instances, PolygonMasks
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from pycocotools import mask as mask_util
 
-__all__ = ["draw_annotations", "draw_comparison", "group_by_image"]
+__all__ = ["contact_sheet", "draw_annotations", "draw_comparison", "draw_instances", "group_by_image"]
 
 TITLE_HEIGHT = 22
+GAP = 6
+SHEET_CELL = 400
+"""Longer side of a picture on a contact sheet, in pixels."""
+
 MIN_SIDE = 320
 """Images smaller than this, in pixels, are enlarged so that labels can be read."""
 
@@ -29,30 +34,72 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
     Args:
         image: RGB uint8 `(H, W, 3)`.
         annotations: COCO annotations or results with `bbox` [x, y, width, height] in pixels, `category_id`, and
-            optionally `segmentation` (polygons or run lengths) and `score`.
+            optionally `segmentation` (polygons or run lengths), `score`, and a `note` to put on the label.
         class_names: by category id.
 
     Returns:
         RGB uint8 `(H', W', 3)`, enlarged if the image is small.
     """
-    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
-    height, width = image.shape[0] * scale, image.shape[1] * scale
-    enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-    visualizer = Visualizer(enlarged, instance_mode=ColorMode.SEGMENTATION)
     boxes, masks, labels, colors = [], [], [], []
     for annotation in annotations:
         x, y, w, h = annotation["bbox"]
-        boxes.append([x * scale, y * scale, (x + w) * scale, (y + h) * scale])
+        boxes.append([x, y, x + w, y + h])
         score = f" {annotation['score']:.0%}" if "score" in annotation else ""
-        labels.append(class_names[annotation["category_id"]] + score)
+        note = f" {annotation['note']}" if "note" in annotation else ""
+        labels.append(class_names[annotation["category_id"]] + score + note)
         colors.append(_color(list(class_names).index(annotation["category_id"])))
         if annotation.get("segmentation"):
-            mask = _decode(annotation["segmentation"], *image.shape[:2])
-            masks.append(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR))
+            masks.append(_outline(annotation["segmentation"], *image.shape[:2]))
+    return _overlay(image, boxes, masks, labels, colors)
+
+
+def draw_instances(image: np.ndarray, instances: Instances, class_names: Sequence[str]) -> np.ndarray:
+    """Boxes, masks and names of a training sample.
+
+    Args:
+        image: RGB uint8 `(H, W, 3)`.
+        instances: with `gt_boxes` and `gt_classes`, and `gt_masks` if there are masks.
+        class_names: by class index.
+
+    Returns:
+        RGB uint8 `(H', W', 3)`, enlarged if the image is small.
+    """
+    classes = instances.gt_classes.tolist()
+    masks = instances.gt_masks if instances.has("gt_masks") else []
+    if isinstance(masks, PolygonMasks):
+        masks = masks.polygons
+    elif isinstance(masks, BitMasks):
+        masks = list(masks.tensor.numpy().astype(np.uint8))
+    return _overlay(
+        image,
+        instances.gt_boxes.tensor.tolist(),
+        masks,
+        [class_names[c] for c in classes],
+        [_color(c) for c in classes],
+    )
+
+
+def _overlay(image: np.ndarray, boxes: Sequence, masks: Sequence, labels: list[str], colors: list) -> np.ndarray:
+    """Draws boxes [x0, y0, x1, y1] in pixels over an image, and as many masks or none.
+
+    A mask is a list of polygons, which stay sharp when the image is enlarged, or uint8 `(H, W)`.
+    """
+    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+    height, width = image.shape[0] * scale, image.shape[1] * scale
+    enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     if not boxes:
         return enlarged
-    drawn = visualizer.overlay_instances(
-        boxes=np.array(boxes), masks=masks if len(masks) == len(boxes) else None, labels=labels, assigned_colors=colors
+    masks = [
+        cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        if isinstance(mask, np.ndarray)
+        else [np.asarray(polygon, float) * scale for polygon in mask]
+        for mask in masks
+    ]
+    drawn = _LabelsInside(enlarged, instance_mode=ColorMode.SEGMENTATION).overlay_instances(
+        boxes=np.array(boxes) * scale,
+        masks=masks if len(masks) == len(boxes) else None,
+        labels=labels,
+        assigned_colors=colors,
     )
     return drawn.get_image()
 
@@ -70,11 +117,41 @@ def draw_comparison(
     return np.hstack(panels[:-1])
 
 
-def _decode(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """A binary mask uint8 `(height, width)` from polygons or run lengths."""
+class _LabelsInside(Visualizer):
+    """Moves labels that would run over the right edge to the left."""
+
+    CHARACTER_WIDTH = 0.6
+    """Of the font size; an average."""
+
+    def draw_text(self, text, position, *, font_size=None, **options):
+        points = font_size or self._default_font_size
+        width = self.CHARACTER_WIDTH * len(text) * points * self.output.fig.dpi / 72
+        x = max(0, min(position[0], self.output.width - width))
+        return super().draw_text(text, (x, position[1]), font_size=font_size, **options)
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> np.ndarray:
+    """Pictures RGB uint8 of any size in rows of equal cells, each below its title."""
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    cell = SHEET_CELL + TITLE_HEIGHT + GAP
+    sheet = np.full((rows * cell, columns * (SHEET_CELL + GAP) - GAP, 3), 255, np.uint8)
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        scale = SHEET_CELL / max(picture.shape[:2])
+        width, height = (max(1, round(side * scale)) for side in picture.shape[1::-1])
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        y, x = (i // columns) * cell, (i % columns) * (SHEET_CELL + GAP)
+        room = sheet[y : y + TITLE_HEIGHT, x : x + SHEET_CELL]
+        cv2.putText(room, title, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        sheet[y + TITLE_HEIGHT :][:height, x : x + width] = picture
+    return sheet
+
+
+def _outline(segmentation: list | dict, height: int, width: int) -> list | np.ndarray:
+    """Polygons as they are, run lengths as a mask uint8 `(height, width)`."""
     if isinstance(segmentation, list):
-        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
+        return segmentation
+    if isinstance(segmentation["counts"], list):
         segmentation = mask_util.frPyObjects(segmentation, height, width)
     return mask_util.decode(segmentation)
 

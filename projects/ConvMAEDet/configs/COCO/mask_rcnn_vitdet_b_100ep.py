@@ -11,6 +11,7 @@ from functools import partial
 from detectron2 import model_zoo
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 
+from convmae_det.pyramid import FeaturePyramid
 from convmae_det.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
 
 from ..common.coco_loader_lsj import data, dataloader
@@ -18,6 +19,7 @@ from ..common.optim import optimizer
 from ..common.train import train
 
 model = model_zoo.get_config("common/models/mask_rcnn_vitdet.py").model
+model.backbone._target_ = FeaturePyramid
 model.backbone.net.img_size = model.backbone.square_pad = "${data.image_size}"
 
 dataloader.train.total_batch_size = 64

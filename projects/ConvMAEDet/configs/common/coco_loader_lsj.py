@@ -7,7 +7,12 @@ from detectron2.config import LazyCall as L
 from convmae_det.data import build_train_loader
 from convmae_det.evaluation import COCOEvaluator
 
-data = dict(image_size=1024)
+data = dict(
+    image_size=1024,
+    # Shorter and longest side of images for evaluation; alike, the longer side has this size and the rest is padding.
+    test_short_side="${data.image_size}",
+    test_max_size="${data.image_size}",
+)
 
 dataloader = model_zoo.get_config("common/data/coco.py").dataloader
 dataloader.train.update(_target_=build_train_loader, total_batch_size=64, seed="${train.seed}")
@@ -23,6 +28,6 @@ dataloader.train.mapper.update(
     recompute_boxes=True,  # cropping cuts objects
 )
 dataloader.test.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.image_size}"),
+    L(T.ResizeShortestEdge)(short_edge_length="${data.test_short_side}", max_size="${data.test_max_size}"),
 ]
 dataloader.evaluator.update(_target_=COCOEvaluator)

@@ -7,6 +7,7 @@ from detectron2.config import LazyCall as L
 from torch import nn
 
 from convmae_det import ConvViT
+from convmae_det.pyramid import FeaturePyramid
 
 model = model_zoo.get_config("common/models/mask_rcnn_vitdet.py").model
 model.backbone.net = L(ConvViT)(
@@ -27,4 +28,5 @@ model.backbone.net = L(ConvViT)(
     pretrain_img_size=224,
     out_feature="last_feat",
 )
+model.backbone._target_ = FeaturePyramid
 model.backbone.square_pad = "${data.image_size}"

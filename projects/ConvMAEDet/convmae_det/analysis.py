@@ -1,0 +1,220 @@
+"""What a detector gets right and wrong on a data set, from COCO annotation and result files alone."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import faster_coco_eval
+import numpy as np
+import pycocotools.coco
+from pycocotools.cocoeval import COCOeval
+
+from pretrain.errors import UserError
+
+__all__ = ["Evaluation", "ImageErrors", "evaluate", "find_errors", "read_annotations", "read_results"]
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+MATCH_IOU = 0.5
+
+
+def read_annotations(path: Path) -> dict:
+    """A COCO annotation file.
+
+    Raises:
+        UserError: it is missing, not JSON, or lacks images, annotations or categories.
+    """
+    content = _read_json(path)
+    missing = [key for key in ("images", "annotations", "categories") if key not in content]
+    if missing or not isinstance(content, dict):
+        raise UserError(f"{path} is not a COCO annotation file: it has no {', '.join(missing)}.")
+    if not content["images"]:
+        raise UserError(f"{path} lists no images; check that it is the right file.")
+    return content
+
+
+def read_results(path: Path, dataset: dict) -> list[dict]:
+    """A COCO results file that belongs to `dataset`.
+
+    Raises:
+        UserError: it is missing, not JSON, empty, not a list of detections, or of another data set.
+    """
+    results = _read_json(path)
+    if not isinstance(results, list) or any(not isinstance(r, dict) or "score" not in r for r in results):
+        raise UserError(f"{path} is not a COCO results file: a list of detections with a score each.")
+    if not results:
+        raise UserError(f"{path} holds no detections; train the detector longer, or check which weights it was given.")
+    for key, table in (("image_id", "images"), ("category_id", "categories")):
+        strangers = {r[key] for r in results} - {row["id"] for row in dataset[table]}
+        if strangers:
+            raise UserError(
+                f"{path} is of another data set: its {key} {sorted(strangers, key=str)[0]} is not among the "
+                f"annotations' {table}."
+            )
+    return results
+
+
+def _read_json(path: Path) -> list | dict:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as e:
+        raise UserError(f"{path} is not a JSON file: {e}") from e
+
+
+@dataclass
+class Evaluation:
+    """COCO's figures for boxes or masks; what has no ground truth is NaN.
+
+    Attributes:
+        task: `bbox` or `segm`.
+        summary: AP, AP50, AP75, APs, APm, APl in [0, 100].
+        class_ap: AP by class name.
+        class_count: objects of the ground truth by class name, without crowds.
+        precision: `(T, R, K)` in [0, 1] at the IoU thresholds, recalls and classes.
+        iou, recall: the thresholds `(T,)` and recalls `(R,)`.
+    """
+
+    task: str
+    summary: dict[str, float]
+    class_ap: dict[str, float]
+    class_count: dict[str, int]
+    precision: np.ndarray
+    iou: np.ndarray
+    recall: np.ndarray
+
+
+def evaluate(dataset: dict, results: Sequence[dict], task: str) -> Evaluation:
+    """COCO's evaluation at up to 100 detections an image.
+
+    Args:
+        dataset: a COCO annotation file.
+        results: detections of a COCO results file.
+        task: `bbox` or `segm`.
+    """
+    if task == "segm":  # with a box beside it, COCO would take the box's area for the mask's
+        results = [{key: value for key, value in r.items() if key != "bbox"} for r in results]
+    truth, detections = _load(faster_coco_eval.COCO, dataset, results)
+    evaluator = faster_coco_eval.COCOeval_faster(truth, detections, task, print_function=logger.debug)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    names = {c["id"]: c["name"] for c in dataset["categories"]}
+    classes = [names[i] for i in evaluator.params.catIds]
+    precision = np.asarray(evaluator.eval["precision"], dtype=float)[:, :, :, 0, -1]  # all areas, most detections
+    precision[precision < 0] = np.nan
+    count = defaultdict(int)
+    for annotation in dataset["annotations"]:
+        count[names[annotation["category_id"]]] += not annotation.get("iscrowd")
+    return Evaluation(
+        task,
+        {key: _percent(value) for key, value in zip(SUMMARY, evaluator.stats[:6], strict=True)},
+        {name: 100 * float(np.mean(precision[:, :, k])) for k, name in enumerate(classes)},
+        {name: count[name] for name in classes},
+        precision,
+        np.asarray(evaluator.params.iouThrs),
+        np.asarray(evaluator.params.recThrs),
+    )
+
+
+def _percent(value: float) -> float:
+    return 100 * float(value) if value >= 0 else float("nan")
+
+
+def _load(coco: type, dataset: dict, results: Sequence[dict]) -> tuple:
+    """Both files as COCO's objects, which change what they are given: they get copies, and are kept quiet."""
+    with redirect_stdout(StringIO()):
+        truth = coco()
+        # COCO wants two fields that converters tend to leave out.
+        annotations = [{"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a} for a in dataset["annotations"]]
+        truth.dataset = {**dataset, "annotations": annotations}
+        truth.createIndex()
+        return truth, truth.loadRes([dict(r) for r in results])
+
+
+@dataclass
+class ImageErrors:
+    """The detections of one image, sorted into right and wrong at IoU 0.5.
+
+    Attributes:
+        hits: number of detections that match an object of their class.
+        missed: annotations that no detection matches.
+        false: detections that match nothing.
+    """
+
+    image_id: int
+    hits: int = 0
+    missed: list[dict] = field(default_factory=list)
+    false: list[dict] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        return len(self.missed) + len(self.false)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 for an image without objects in which nothing is found."""
+        return 2 * self.hits / (2 * self.hits + self.errors) if self.hits + self.errors else 1.0
+
+
+def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) -> list[ImageErrors]:
+    """Objects missed and false detections of every image, worst image first.
+
+    Boxes are matched as COCO does, best score first, within a class, at IoU 0.5; crowds are neither missed nor hit.
+    Images are ordered by F1, those of equal F1 by the number of errors.
+
+    Args:
+        dataset: a COCO annotation file.
+        results: detections of a COCO results file.
+        score_threshold: detections below it are left out.
+    """
+    kept = [r for r in results if r["score"] >= score_threshold]
+    images = {image["id"]: ImageErrors(image["id"]) for image in dataset["images"]}
+    if not kept:
+        for annotation in dataset["annotations"]:
+            if not annotation.get("iscrowd"):
+                images[annotation["image_id"]].missed.append(annotation)
+        return _worst_first(images.values())
+    evaluator = COCOeval(*_load(pycocotools.coco.COCO, dataset, kept), "bbox")
+    params = evaluator.params
+    params.iouThrs, params.maxDets = np.array([MATCH_IOU]), [100]
+    params.areaRng, params.areaRngLbl = [[0, 1e10]], ["all"]
+    matched_truth, matched = _match(evaluator)
+    for annotation in dataset["annotations"]:
+        if not annotation.get("iscrowd") and annotation["id"] not in matched_truth:
+            images[annotation["image_id"]].missed.append(annotation)
+    for number, result in enumerate(kept, start=1):  # the ids that COCO gives to results
+        state = matched.get(number)
+        if state == "hit":
+            images[result["image_id"]].hits += 1
+        elif state == "false":
+            images[result["image_id"]].false.append(result)
+    return _worst_first(images.values())
+
+
+def _match(evaluator: COCOeval) -> tuple[set, dict[int, str]]:
+    """Ids of the annotations that were found, and `hit` or `false` by the id of a detection; ignored ones have none."""
+    with redirect_stdout(StringIO()):
+        evaluator.evaluate()
+    found, states = set(), {}
+    for pair in evaluator.evalImgs:
+        if pair is None:
+            continue
+        for number, match, ignored in zip(pair["dtIds"], pair["dtMatches"][0], pair["dtIgnore"][0], strict=True):
+            if ignored:
+                continue
+            states[number] = "hit" if match else "false"
+            if match:
+                found.add(int(match))
+    return found, states
+
+
+def _worst_first(images) -> list[ImageErrors]:
+    return sorted(images, key=lambda image: (image.f1, -image.errors))

@@ -1,0 +1,220 @@
+"""Predictions for files: which images are meant, and what is written for each."""
+
+import glob
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as mask_util
+from tqdm import tqdm
+
+from convmae_det.predictor import Predictor, read_rgb
+from convmae_det.visualization import draw_annotations
+from pretrain.checkpoint import replacing
+from pretrain.errors import UserError
+
+__all__ = ["PredictionWriter", "find_images", "is_video", "predict_images", "predict_video", "write_picture"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+
+
+def is_video(name: str) -> bool:
+    """Whether a name is that of a video file, by its suffix."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_images(inputs: Sequence[str], leave_out: Path) -> list[Path]:
+    """Files that the inputs name, in a fixed order, each once.
+
+    Args:
+        inputs: files, folders (all images in them and below), or patterns such as "photos/**/*.jpg".
+        leave_out: folder whose files are not taken from folders, such as that of the output.
+
+    Raises:
+        UserError: an input names nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in inputs:
+        path = Path(name)
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            if not files:
+                raise UserError(f"Folder {name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+            files = [p for p in files if leave_out.resolve() not in p.resolve().parents]
+        else:
+            files = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
+            if not files:
+                raise UserError(
+                    f"Pattern {name} matches no file." if glob.has_magic(name) else f"{name} does not exist."
+                )
+        found |= dict.fromkeys(files)
+    if not found:
+        raise UserError(f"No images to predict besides those in the output folder {leave_out}.")
+    return list(found)
+
+
+class PredictionWriter:
+    """Writes what was predicted: pictures at once, results in the end; each file appears whole or not at all.
+
+    Args:
+        output: folder, made if it is missing.
+        predictor: gives the classes.
+        score_threshold: least score of what is drawn, cropped or masked; the results hold everything.
+        crops, masks: write each object's part of the image, and its mask.
+    """
+
+    def __init__(self, output: Path, predictor: Predictor, *, score_threshold: float, crops: bool, masks: bool):
+        self.output, self.score_threshold, self.crops, self.masks = output, score_threshold, crops, masks
+        self.predictor = predictor
+        self.names = _Names({c["id"]: c["name"] for c in predictor.categories})
+        self.results: list[dict] = []
+        self.images: list[dict] = []
+        output.mkdir(parents=True, exist_ok=True)
+
+    def add(self, image: np.ndarray, results: list[dict], entry: dict, name: Path) -> np.ndarray:
+        """Notes one image's results, writes its crops and masks, and returns its overlay.
+
+        Args:
+            image: RGB uint8 `(H, W, 3)`.
+            results: COCO results.
+            entry: what the image list says of it; its size is added.
+            name: relative path that its files are named after.
+        """
+        self.results += results
+        self.images.append({**entry, "width": image.shape[1], "height": image.shape[0]})
+        shown = [r for r in results if r["score"] >= self.score_threshold]
+        for number, result in enumerate(shown):
+            label = re.sub(r"[^\w-]+", "_", self.names[result["category_id"]])
+            file = f"{number:03d}_{label}_{result['score']:.2f}.png"
+            if self.crops:
+                x, y, w, h = result["bbox"]
+                crop = image[max(0, int(y)) : int(np.ceil(y + h)), max(0, int(x)) : int(np.ceil(x + w))]
+                if crop.size:
+                    write_picture(self.output / "crops" / name / file, crop)
+            if self.masks and "segmentation" in result:
+                mask = mask_util.decode(result["segmentation"]) * 255
+                write_picture(self.output / "masks" / name / file, np.repeat(mask[..., None], 3, axis=2))
+        return draw_annotations(image, shown, self.names)
+
+    def close(self) -> None:
+        """Writes `predictions.json` (COCO results) and `images.json` (which image has which id, and the classes)."""
+        content = {"images": self.images, "categories": self.predictor.categories}
+        for file, data in (("predictions.json", self.results), ("images.json", content)):
+            with replacing(self.output / file) as temporary:
+                temporary.write_text(json.dumps(data))
+
+
+class _Names(dict):
+    """Class names by category id; an unknown class is called by its number."""
+
+    def __missing__(self, category_id: int) -> str:
+        self[category_id] = f"class {category_id}"
+        return self[category_id]
+
+
+def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[Path, int]) -> list[Path]:
+    """Predicts images in batches with a progress bar and writes an overlay for each.
+
+    Args:
+        writer: takes the results; its predictor predicts.
+        images: files.
+        ids: image id of each file.
+
+    Returns:
+        files that could not be read; they are named in the log and left out.
+
+    Raises:
+        UserError: an overlay would take the place of an input.
+    """
+    overlays = _output_names(images, writer.output / "overlays")
+    predictor, unreadable, batch = writer.predictor, [], []
+    with tqdm(images, desc="predicting", unit="image", dynamic_ncols=True) as progress:
+        for path in progress:
+            try:
+                batch.append((path, read_rgb(path)))
+            except OSError as e:
+                unreadable.append(path)
+                logger.warning(f"{path} is skipped, it cannot be read as an image ({e}).")
+            if len(batch) == predictor.batch_size or (batch and path == images[-1]):
+                for (file, pixels), instances in zip(batch, predictor([p for _, p in batch]), strict=True):
+                    entry = {"id": ids[file], "file_name": str(file)}
+                    name = overlays[file].relative_to(writer.output / "overlays")
+                    overlay = writer.add(pixels, predictor.to_coco(instances, ids[file]), entry, name)
+                    write_picture(overlays[file], overlay)
+                batch = []
+    return unreadable
+
+
+def predict_video(writer: PredictionWriter, video: Path) -> None:
+    """Predicts every frame of a video and writes it with overlays as `overlays/<name>.mp4`.
+
+    Raises:
+        UserError: it cannot be read as a video, or its overlay would take its place.
+    """
+    capture = cv2.VideoCapture(str(video))
+    frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
+    read, frame = capture.read()
+    if not read:
+        raise UserError(f"{video} cannot be read as a video.")
+    target = writer.output / "overlays" / f"{video.stem}.mp4"
+    if target.resolve() == video.resolve():
+        raise UserError(f"The overlay would replace {video}; name another --output.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary, tqdm(total=frames or None, desc=video.name, unit="image") as progress:
+        encoder, first, batch = None, 0, []
+        while read or batch:
+            if read:
+                batch.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+                read, frame = capture.read()
+            if len(batch) < writer.predictor.batch_size and read:
+                continue
+            for number, (pixels, instances) in enumerate(zip(batch, writer.predictor(batch), strict=True), start=first):
+                entry = {"id": number, "file_name": video.name, "frame": number}
+                name = Path(video.stem) / f"{number:06d}"
+                overlay = writer.add(pixels, writer.predictor.to_coco(instances, number), entry, name)
+                if encoder is None:
+                    size = (overlay.shape[1], overlay.shape[0])
+                    encoder = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), rate or 25, size)
+                encoder.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+            progress.update(len(batch))
+            first, batch = first + len(batch), []
+        encoder.release()
+    capture.release()
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Writes RGB uint8 `(H, W, 3)` as PNG or JPEG, by the suffix.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _output_names(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """A file below `folder` for each image, named by its path from the folder that all of them share."""
+    absolute = {image: Path(os.path.abspath(image)) for image in images}
+    root = os.path.commonpath([path.parent for path in absolute.values()])
+    names, taken = {}, {path.resolve() for path in images}
+    for image, path in absolute.items():
+        name = path.relative_to(root)
+        if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            name = name.with_name(f"{name.name}.png")
+        if (folder / name).resolve() in taken:
+            raise UserError(f"The overlay of {image} would replace {folder / name}; name another --output.")
+        names[image] = folder / name
+        taken.add((folder / name).resolve())
+    return names

@@ -1,0 +1,37 @@
+"""ViTDet's simple feature pyramid for images of any shape."""
+
+from detectron2.modeling import SimpleFeaturePyramid
+from omegaconf import DictConfig
+
+from pretrain.errors import UserError
+
+__all__ = ["FeaturePyramid", "check_padding"]
+
+
+class FeaturePyramid(SimpleFeaturePyramid):
+    """:class:`detectron2.modeling.SimpleFeaturePyramid` (arXiv:2203.16527) that also works with `square_pad=0`.
+
+    Images are then padded to multiples of the coarsest map's stride instead of to a square; detectron2's class
+    announces that stride under a misspelt name, so nothing is padded and the backbone refuses most images.
+    """
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        return {"size_divisibility": self._size_divisibility, "square_size": self._square_pad}
+
+
+def check_padding(cfg: DictConfig) -> None:
+    """Raises UserError if images for evaluation could be larger than the square that they are padded to.
+
+    detectron2 would cut them off at its edge without a word.
+    """
+    square, longest = cfg.model.get("backbone", {}).get("square_pad", 0), cfg.data.get("test_max_size") or 0
+    if 0 < square < longest:
+        raise UserError(
+            f"data.test_max_size={longest} is larger than model.backbone.square_pad={square}, the square that images "
+            "are padded to; add model.backbone.square_pad=0 to evaluate rectangles."
+        )

@@ -1,0 +1,47 @@
+"""Images that are no squares."""
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from shapes import CONFIG, REPO, SMALL
+
+from convmae_det.config import load_config
+from convmae_det.pyramid import check_padding
+from pretrain.errors import UserError
+
+RECTANGLES = ["model.backbone.square_pad=0", "data.test_short_side=48", "data.test_max_size=80"]
+
+
+def test_a_rectangle_is_not_padded_to_a_square():
+    cfg = load_config(str(REPO / CONFIG), [*SMALL, *RECTANGLES])
+    model = instantiate(cfg.model).eval()
+    image = torch.randint(0, 256, (3, 48, 61), dtype=torch.uint8)
+    batch = model.preprocess_image([{"image": image}])
+    assert batch.tensor.shape == (1, 3, 48, 64) and batch.image_sizes == [(48, 61)]
+    features = model.backbone(batch.tensor)
+    assert {name: tuple(f.shape[2:]) for name, f in features.items()} == {"p2": (12, 16), "p3": (6, 8)}
+    with torch.no_grad():
+        (output,) = model([{"image": image, "height": 480, "width": 610}])
+    assert output["instances"].image_size == (480, 610) and len(output["instances"])
+
+
+def test_a_square_is_the_same_with_and_without_padding():
+    model = instantiate(load_config(str(REPO / CONFIG), SMALL).model).eval()
+    sample = {"image": torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)}
+    with torch.no_grad():
+        expected = model([sample])[0]["instances"].scores
+        model.backbone._square_pad = 0
+        assert torch.equal(model([sample])[0]["instances"].scores, expected)
+
+
+def test_test_transform_of_rectangles():
+    mapper = load_config(str(REPO / CONFIG), RECTANGLES).dataloader.test.mapper
+    (resize,) = instantiate(mapper.augmentations)
+    assert resize.get_output_shape(480, 640, 48, resize.max_size) == (48, 64)
+    assert list(resize.short_edge_length) == [48, 48] and resize.max_size == 80
+
+
+def test_images_larger_than_the_square_are_refused():
+    with pytest.raises(UserError, match=r"data\.test_max_size=80 is larger than model\.backbone\.square_pad=64"):
+        check_padding(load_config(str(REPO / CONFIG), RECTANGLES[2:]))
+    check_padding(load_config(str(REPO / CONFIG), RECTANGLES))

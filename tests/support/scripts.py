@@ -1,0 +1,36 @@
+"""Running the scripts of `tools/`."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+from shapes import REPO
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script as a module; scripts are no package."""
+    spec = importlib.util.spec_from_file_location(name, REPO / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(module: ModuleType, monkeypatch, *arguments: object) -> None:
+    """Calls a script's `main` in this process."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *(str(a) for a in arguments)])
+    module.main()
+
+
+def run_tool(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a script in a process of its own."""
+    return subprocess.run(
+        [sys.executable, f"tools/{name}.py", *(str(a) for a in arguments)],
+        cwd=REPO,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Plot loss, learning rate, AP and memory of one or several runs, from the logs they leave.
+
+    python tools/plot_training.py output/mine output/baseline --output curves.png --smooth 5
+
+A run is its folder, or its metrics.json (detection, over iterations) or log.jsonl (pretraining, over epochs).
+Iterations that a killed and resumed run did twice are drawn once, as they were done last.
+"""
+
+import argparse
+from pathlib import Path
+
+from convmae_det.curves import plot_runs, read_curves
+from pretrain.checkpoint import replacing
+from pretrain.errors import UserError, exit_on_user_error
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def run_names(paths: list[Path]) -> list[str]:
+    """The folders' names, or whole paths where these are not enough to tell runs apart."""
+    names = [p.resolve().name if p.is_dir() else p.resolve().parent.name for p in paths]
+    return names if len(set(names)) == len(names) else [str(p) for p in paths]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, metrics.json or log.jsonl")
+    parser.add_argument("--output", type=Path, default=Path("training.png"), help="picture [%(default)s]")
+    parser.add_argument("--names", nargs="+", help="of the runs in the legend (default: their folders')")
+    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="running median of N points over the loss")
+    args = parser.parse_args()
+    with exit_on_user_error():
+        if args.output.suffix not in FORMATS:
+            raise UserError(f"--output {args.output} must end in {', '.join(FORMATS)}.")
+        if args.smooth < 1:
+            raise UserError(f"--smooth {args.smooth}: a median is of at least one point.")
+        if args.names and len(args.names) != len(args.runs):
+            raise UserError(f"--names gives {len(args.names)} names for {len(args.runs)} runs.")
+        curves = [read_curves(path) for path in args.runs]
+        figure = plot_runs(dict(zip(args.names or run_names(args.runs), curves, strict=True)), args.smooth)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(args.output) as temporary:
+            figure.savefig(temporary, format=args.output.suffix[1:], dpi=110)
+    print(f"{args.output}: {len(args.runs)} runs")
+
+
+if __name__ == "__main__":
+    main()

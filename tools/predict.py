@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Detect objects in images or videos with a trained detector, and draw them.
+
+    python tools/predict.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
+        --input photos/ 'more/**/*.jpg' --output predicted
+
+The output folder gets
+
+  overlays/         each image (PNG or JPEG) or video (MP4) with boxes, masks, class names and scores
+  predictions.json  everything detected, in COCO's results format
+  images.json       which image has which image_id in predictions.json, and the classes
+  crops/, masks/    with --save-crops, --save-masks: a PNG for each object
+
+exit code: 0 all went well; 1 the command cannot be carried out; 3 images that cannot be read were skipped
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+
+from convmae_det.prediction_files import PredictionWriter, find_images, is_video, predict_images, predict_video
+from convmae_det.predictor import Predictor
+from pretrain.errors import UserError, exit_on_user_error
+
+SOME_SKIPPED = 3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--config-file", required=True, help="config of the detector: a run's config.yaml, or any LazyConfig .py file")
+    add("--weights", required=True, help="checkpoint of the detector, such as model_best.pth of a run")
+    add("--input", nargs="+", required=True, help="images, folders, patterns in quotes, and videos")
+    add("--output", type=Path, required=True, help="folder for the results")
+    add("--score-threshold", type=float, default=0.5, help="least score drawn, from 0 to 1 (default: %(default)s)")
+    add("--batch-size", type=int, default=1, help="images predicted at a time (default: %(default)s)")
+    add("--device", help="cuda, cuda:1, cpu, … (default: a GPU if there is one)")
+    add("--save-crops", action="store_true", help="also write what is in each box")
+    add("--save-masks", action="store_true", help="also write each object's mask, white on black")
+    add("--annotations", type=Path, help="COCO annotation file to take the images' ids from, by file name")
+    add("opts", nargs="*", metavar="key=value", help="changes to the config, such as test.tta.enabled=true")
+    args = parser.parse_args()
+    # `--input a.jpg key=value` reads the overrides as inputs.
+    args.opts += [name for name in args.input if "=" in name and not Path(name).exists()]
+    args.input = [name for name in args.input if name not in args.opts]
+    if not 0 <= args.score_threshold <= 1:
+        parser.error(f"--score-threshold must be from 0 to 1, got {args.score_threshold}")
+    if args.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, got {args.batch_size}")
+    return args
+
+
+def image_ids(images: list[Path], annotations: Path | None) -> dict[Path, int]:
+    """Ids from an annotation file, by the end of the path; without one, images are counted from 1."""
+    if annotations is None:
+        return {image: number for number, image in enumerate(images, start=1)}
+    try:
+        listed = {entry["file_name"]: entry["id"] for entry in json.loads(annotations.read_bytes())["images"]}
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"--annotations {annotations} is not a COCO annotation file.") from e
+    ids = {}
+    for image in images:
+        ends = ["/".join(image.parts[i:]) for i in range(len(image.parts))]
+        name = next((end for end in ends if end in listed), None)
+        if name is None:
+            raise UserError(f"{image} is not among the images of {annotations}.")
+        ids[image] = listed[name]
+    return ids
+
+
+def main() -> None:
+    args = parse_args()
+    setup_logger(name="convmae_det")
+    unreadable = []
+    with exit_on_user_error():
+        videos = [Path(name) for name in args.input if is_video(name)]
+        missing = [video for video in videos if not video.is_file()]
+        if missing:
+            raise UserError(f"{missing[0]} does not exist.")
+        others = [name for name in args.input if not is_video(name)]
+        images = find_images(others, args.output) if others else []
+        if len(videos) > 1 or (videos and images):
+            raise UserError("Give images, or one video: their results go to one file.")
+        ids = image_ids(images, args.annotations)
+        predictor = Predictor(
+            args.config_file, args.weights, overrides=args.opts, device=args.device, batch_size=args.batch_size
+        )
+        writer = PredictionWriter(
+            args.output,
+            predictor,
+            score_threshold=args.score_threshold,
+            crops=args.save_crops,
+            masks=args.save_masks,
+        )
+        try:
+            for video in videos:
+                predict_video(writer, video)
+            if images:
+                unreadable = predict_images(writer, images, ids)
+        finally:
+            writer.close()
+    print(f"{len(writer.images)} images, {len(writer.results)} objects: {args.output}")
+    if unreadable:
+        names = ", ".join(str(path) for path in unreadable)
+        print(f"error: {len(unreadable)} files cannot be read as images and were skipped: {names}", file=sys.stderr)
+        sys.exit(SOME_SKIPPED)
+
+
+if __name__ == "__main__":
+    main()

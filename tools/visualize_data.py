@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Draw what a config's loader feeds to the model, after augmentation: images with boxes, masks and class names.
+
+Writes a contact sheet, sheet.png, and every image by itself. Look at it before a long training: wrong boxes, swapped
+colours, objects cut off and misnamed classes are plain to see.
+
+    python tools/visualize_data.py --config-file CONFIG.py --output pictures data.image_size=512
+"""
+
+import argparse
+import itertools
+import logging
+from pathlib import Path
+
+import cv2
+
+from convmae_det.config import load_config
+from convmae_det.dataset_check import check_datasets
+from convmae_det.samples import Sample, class_names, count_objects, iterate_samples
+from convmae_det.visualization import contact_sheet, draw_instances
+from pretrain.errors import UserError, exit_on_user_error
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="LazyConfig .py file, or the config.yaml of a run")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="default: %(default)s")
+    parser.add_argument("--count", type=int, default=12, help="images to draw (default: %(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, as in training")
+    return parser.parse_args(argv)
+
+
+def draw_sample(sample: Sample, names: list[str]):
+    return sample.image if sample.instances is None else draw_instances(sample.image, sample.instances, names)
+
+
+def write_png(path: Path, picture) -> None:
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with exit_on_user_error():
+        if args.count < 1:
+            raise UserError(f"--count {args.count}: at least one image is drawn.")
+        cfg = load_config(args.config_file, args.opts)
+        source = iterate_samples(cfg, args.split)
+        if cfg.train.check_data and "train" in cfg.dataloader:
+            check_datasets(cfg, training=args.split == "train")
+        samples = list(itertools.islice(source, args.count))
+        names = class_names(cfg, args.split)
+        args.output.mkdir(parents=True, exist_ok=True)
+        pictures, titles = [], []
+        for number, sample in enumerate(samples, start=1):
+            picture = draw_sample(sample, names)
+            write_png(args.output / f"{number:03d}_{Path(sample.file_name).stem}.png", picture)
+            pictures.append(picture)
+            height, width = sample.image.shape[:2]
+            titles.append(f"{Path(sample.file_name).name} {width}x{height}, {count_objects([sample])} objects")
+        write_png(args.output / "sheet.png", contact_sheet(pictures, titles))
+    print(f"{args.output / 'sheet.png'}: {len(samples)} images, {count_objects(samples)} objects")
+
+
+if __name__ == "__main__":
+    main()
