@@ -37,9 +37,9 @@ def add_detect_parser(subcommands) -> None:
     parser = subcommands.add_parser(
         "detect",
         help="training steps and inference of a detector and of its backbone",
-        description="Times a detector, and its ConvViT alone, against the published computation with the same weights, "
-        "turn by turn, and reports medians. Images and ground truth are made up. Saved activations are what autograd "
-        "keeps between forward and backward pass, weights not counted.",
+        description="Times a detector, and its transformer alone, against the published computation with the same "
+        "weights, turn by turn, and reports medians; MIMDet at several sample ratios. Images and ground truth are made "
+        "up. Saved activations are what autograd keeps between forward and backward pass, weights not counted.",
     )
     parser.add_argument("--config-file", default=CONFIG, help="LazyConfig (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=["backbone", "model"], default=["backbone", "model"])

@@ -32,7 +32,9 @@ __all__ = ["MODES", "PARTS", "Case", "build_detector", "find_batch", "measure", 
 
 PARTS, MODES = ("backbone", "model"), ("train", "inference")
 COMPONENTS = ("backbone", "pyramid", "rpn", "roi heads")
-PUBLISHED, OURS, CHECKPOINTED = "as published", "ours", "ours, checkpointed"
+PUBLISHED, OURS = "as published", "ours"
+SAMPLE_RATIOS = (0.25, 0.5, 1.0)
+"""What a detector that samples tokens (MIMDet) is measured at."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Case:
     """What is measured.
 
     Attributes:
-        part: `backbone` (the ConvViT alone) or `model` (the whole detector with its losses or predictions).
+        part: `backbone` (the transformer alone) or `model` (the whole detector with its losses or predictions).
         mode: `train` (forward + backward) or `inference`.
         size: side of the square images in pixels.
         batch_size: images.
@@ -62,10 +64,11 @@ def build_detector(cfg: DictConfig, size: int, device: torch.device) -> nn.Modul
     Raises:
         UserError: the config has no `data.image_size`, or the size does not suit the model.
     """
-    if "image_size" not in cfg.get("data", {}):
-        raise UserError("The config has no data.image_size that --sizes could set; name a config of this project.")
     cfg = copy.deepcopy(cfg)
-    cfg.data.image_size = size
+    if "image_size" in cfg.get("data", {}):
+        cfg.data.image_size = size
+    elif "sample_ratio" not in cfg.model.backbone.get("bottom_up", {}):  # MIMDet takes any size
+        raise UserError("The config has no data.image_size that --sizes could set; name a config of this project.")
     torch.manual_seed(0)
     try:
         model = instantiate(cfg.model).to(device)
@@ -77,25 +80,45 @@ def build_detector(cfg: DictConfig, size: int, device: torch.device) -> nn.Modul
     return model
 
 
+def net_of(model: nn.Module) -> nn.Module:
+    """The transformer below a detector's pyramid."""
+    return model.backbone.net if hasattr(model.backbone, "net") else model.backbone.bottom_up
+
+
 def variants(model: nn.Module, case: Case) -> dict[str, nn.Module]:
-    """The model as published, as it is, and checkpointed where asked for; all share their parameters.
+    """What is compared, the first being what the others' ratios are to; all share their parameters.
+
+    A ConvViT on a simple pyramid has the published computation beside it, a detector that samples tokens has each of
+    :data:`SAMPLE_RATIOS`. Where asked for, all but the published one come with activation checkpointing as well.
 
     Raises:
-        UserError: the model has no ConvViT.
+        UserError: the model has a simple pyramid on something other than a ConvViT.
     """
+    if hasattr(net_of(model), "sample_ratio"):
+        ours = {f"sample ratio {ratio:g}": _changed(model, sample_ratio=ratio) for ratio in SAMPLE_RATIOS}
+    else:
+        ours = {OURS: model}
     try:
-        models = {PUBLISHED: with_dense_backbone(model), OURS: model}
+        models = {PUBLISHED: with_dense_backbone(model)} if hasattr(model.backbone, "net") else {}
     except ValueError as e:
         raise UserError(str(e)) from e
+    models |= ours
     if case.act_checkpoint and case.mode == "train":
-        models[CHECKPOINTED] = checkpointed(model)
+        models |= {f"{name}, checkpointed": checkpointed(m) for name, m in ours.items()}
     return models
 
 
 def checkpointed(model: nn.Module) -> nn.Module:
     """A copy that recomputes the blocks of all stages; parameters and buffers are shared."""
+    in_stages = hasattr(net_of(model), "act_checkpoint")
+    return _changed(model, act_checkpoint=(True, True, True)) if in_stages else _changed(model, use_act_checkpoint=True)
+
+
+def _changed(model: nn.Module, **attributes) -> nn.Module:
+    """A copy whose transformer has other attributes; parameters and buffers are shared."""
     model = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
-    model.backbone.net.act_checkpoint = (True, True, True)
+    for name, value in attributes.items():
+        setattr(net_of(model), name, value)
     return model
 
 
@@ -109,8 +132,7 @@ def forward_function(model: nn.Module, case: Case) -> Callable[[], torch.Tensor 
         images = torch.randn(case.batch_size, 3, case.size, case.size, device=device)
 
         def run() -> torch.Tensor:
-            (features,) = model.backbone.net(images).values()
-            return features.float().square().mean()
+            return sum(features.float().square().mean() for features in net_of(model)(images).values())
     else:
         batch = synthetic_batch(case.batch_size, case.size, model.roi_heads.num_classes)
 
@@ -137,7 +159,7 @@ def step(model: nn.Module, forward: Callable[[], torch.Tensor | None]) -> None:
 @contextmanager
 def component_times(model: nn.Module, device: torch.device) -> Iterator[dict[str, list[float]]]:
     """Collects seconds of each forward pass of :data:`COMPONENTS`; `pyramid` includes the backbone below it."""
-    modules = (model.backbone.net, model.backbone, model.proposal_generator, model.roi_heads)
+    modules = (net_of(model), model.backbone, model.proposal_generator, model.roi_heads)
     parts = dict(zip(COMPONENTS, modules, strict=True))
     times: dict[str, list[float]] = {name: [] for name in parts}
     starts: dict[str, float] = {}
@@ -210,7 +232,7 @@ def _components(passes: dict[str, list[float]], rounds: int) -> dict[str, float]
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Rows of :func:`measure` as a Markdown table; ratios are those to the published computation in the same run."""
+    """Rows of :func:`measure` as a Markdown table; ratios are those to the first variant in the same run."""
     lines = [
         "| | px | batch | amp | | s | images/s | time, ratio | saved, MB | saved, ratio | peak, GB | "
         + ", ".join(COMPONENTS)
@@ -219,7 +241,7 @@ def table(rows: Sequence[dict]) -> str:
     ]
     for row in rows:
         case = {key: row[key] for key in ("part", "mode", "size", "batch_size")}
-        base = next(r for r in rows if r["variant"] == PUBLISHED and case.items() <= r.items())
+        base = next(r for r in rows if case.items() <= r.items())
         saved, peak, components = row["saved_bytes"], row["peak_bytes"], row["components"]
         cells = [
             f"{row['part']}, {row['mode']}",
