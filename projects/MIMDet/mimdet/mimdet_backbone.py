@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from pretrain.layers import Attention, Block
-from pretrain.masking import keep_first, take_patches
+from pretrain.masking import PatchMask, keep_first, take_patches
 from pretrain.pos_embed import resize_pos_embed, sincos_pos_embed
 from pretrain.trunk import run_blocks
 
@@ -57,7 +57,17 @@ class ConvStem(nn.Module):
 class Encoder(nn.Module):
     """The stem, and the pretrained ViT on sampled tokens."""
 
-    def __init__(self, in_chans, embed_dim, depth, num_heads, mlp_ratio, norm_layer, drop_path_rate, grid_size):
+    def __init__(
+        self,
+        in_chans: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        norm_layer: Callable[[int], nn.Module],
+        drop_path_rate: float,
+        grid_size: tuple[int, int],
+    ):
         super().__init__()
         self.grid_size = grid_size
         self.patch_embed = ConvStem(in_chans, embed_dim)
@@ -80,7 +90,16 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """MAE's decoder, with the stem's features instead of mask tokens."""
 
-    def __init__(self, embed_dim, decoder_embed_dim, depth, num_heads, mlp_ratio, norm_layer, grid_size):
+    def __init__(
+        self,
+        embed_dim: int,
+        decoder_embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        norm_layer: Callable[[int], nn.Module],
+        grid_size: tuple[int, int],
+    ):
         super().__init__()
         self.grid_size = grid_size
         self.decoder_pos_embed = _frozen_positions(decoder_embed_dim, grid_size)
@@ -204,7 +223,7 @@ class MIMDetBackbone(Backbone):
         c4 = rearrange(c4, "b (h w) c -> b c h w", h=grid[0])
         return dict(zip(self._out_features, (c2, c3, c4, F.max_pool2d(c4, kernel_size=2)), strict=True))
 
-    def _sample(self, images: ImageList, grid: tuple[int, int], noise: torch.Tensor | None):
+    def _sample(self, images: ImageList, grid: tuple[int, int], noise: torch.Tensor | None) -> PatchMask:
         """Draws the tokens to encode, those in the padding last."""
         B, device = len(images), images.tensor.device
         L = grid[0] * grid[1]
