@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["chunked_attention"]
 
-# Logits in a piece. On two cores, forward and backward of ConvMAE-B's backbone at 512 pixels took 5.9 s with 2**22, 6.5 s
-# with 2**20; 7.2 s folded and 7.2 s as published, in the same run.
+# Logits in a piece. Forward and backward of ConvMAE-B's backbone at 512 pixels on two cores took 5.9 s with 2**22 and
+# 6.5 s with 2**20; 7.2 s folded and 7.2 s as published, in the same run.
 CHUNK = 2**22
 
 
