@@ -109,7 +109,8 @@ def add_optimizer_arguments(group) -> None:
     )
 
 
-def add_run_arguments(group) -> None:
+def add_run_arguments(group, *other_names: str) -> None:
+    """`other_names` are further names of --init_weights."""
     group.add_argument("--output_dir", required=True, metavar="DIR", help="for checkpoints, logs and pictures")
     group.add_argument(
         "--resume",
@@ -119,6 +120,7 @@ def add_run_arguments(group) -> None:
     )
     group.add_argument(
         "--init_weights",
+        *other_names,
         default="",
         metavar="FILE",
         help="start from the weights of published or own FILE; with --resume auto only if there is no checkpoint",

@@ -43,7 +43,7 @@ def load_classifier(model: ConvViT, path: str | Path) -> None:
     checkpoint = recognise(path)
     if not checkpoint.has(Part.HEAD):
         raise ValueError(
-            f"{path} has no classification head ({checkpoint.kind.name}); fine-tune it first, or give a fine-tuned file."
+            f"{path} has no classification head ({checkpoint.kind.name}); fine-tune it, or give a fine-tuned file."
         )
     _check_head(model, checkpoint, path)
     _load(model, _convert(model, path, checkpoint), path, may_miss=())
@@ -80,7 +80,9 @@ def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> Non
         kind, module = ("a linear probe's", "linprobe") if "head.1.weight" in heads else ("a classifier's", "finetune")
         raise ValueError(f"{path} has {kind} head ({', '.join(sorted(heads))}); evaluate it with pretrain.{module}.")
     if f"{_norm_name(model)}.weight" not in checkpoint.tensors:
-        flag, pools = ("--cls_token", "its first token") if model.global_pool == "avg" else ("--global_pool", "the mean")
+        flag, pools = (
+            ("--cls_token", "its first token") if model.global_pool == "avg" else ("--global_pool", "the mean")
+        )
         raise ValueError(f"{path} was trained to classify {pools} of its tokens; evaluate it with {flag}.")
 
 
@@ -106,9 +108,7 @@ def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[s
 def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, path: str | Path) -> torch.Tensor:
     grid = _file_grid(pos_embed.shape[1], load_checkpoint(path))
     if grid != model.grid_size:
-        logger.info(
-            "%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically.", path, *grid, *model.grid_size
-        )
+        logger.info("%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically.", path, *grid, *model.grid_size)
     return resize_pos_embed(pos_embed, grid, model.grid_size)
 
 
@@ -131,4 +131,6 @@ def _load(model: ConvViT, state: Mapping[str, torch.Tensor], path: str | Path, m
     missing = [name for name in result.missing_keys if not (may_miss and name.startswith(may_miss))]
     if missing or result.unexpected_keys:
         raise ValueError(f"{path} does not load: missing {missing}, unexpected {result.unexpected_keys}.")
-    logger.info("%s: %d tensors loaded; newly initialised: %s.", path, len(state), ", ".join(result.missing_keys) or "none")
+    logger.info(
+        "%s: %d tensors loaded; newly initialised: %s.", path, len(state), ", ".join(result.missing_keys) or "none"
+    )

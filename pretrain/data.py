@@ -68,19 +68,33 @@ class CorruptImages:
 
 
 @contextmanager
-def seeded(*seed: int) -> Iterator[None]:
-    """Seeds Python's, numpy's and torch's global generators on the CPU, and leaves them as they were."""
-    torch_seed, numpy_seed, python_seed = np.random.SeedSequence(seed).generate_state(3, np.uint64)
+def seeded_torch(*seed: int) -> Iterator[None]:
+    """Seeds torch's generator on the CPU, and leaves it as it was.
+
+    `torch.random.fork_rng` and `torch.manual_seed` do the same for every device, which takes longer than reading a
+    small image.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+@contextmanager
+def seeded_everywhere(*seed: int) -> Iterator[None]:
+    """Seeds Python's and numpy's generators too, which timm's augmentation draws from, and leaves all as they were."""
+    numpy_seed, python_seed = np.random.SeedSequence([*seed, 1]).generate_state(2)
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch_seed))
-        np.random.seed(int(numpy_seed) % 2**32)
-        random.seed(int(python_seed))
-        try:
+    np.random.seed(numpy_seed)
+    random.seed(int(python_seed))
+    try:
+        with seeded_torch(*seed):
             yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 class SeededImages(Dataset):
@@ -90,10 +104,12 @@ class SeededImages(Dataset):
     `replace=False`, so that each counts once.
 
     Args:
-        transform: of a PIL image to a tensor; draws from the global generators, which are seeded for each image.
+        transform: of a PIL image to a tensor; draws from torch's global generator, which is seeded for each image.
         seed: with epoch and index determines all randomness.
         mode: of the PIL images: "RGB", or "L" for one channel.
     """
+
+    seeded = staticmethod(seeded_torch)
 
     def __init__(
         self,
@@ -114,7 +130,7 @@ class SeededImages(Dataset):
         unreadable = torch.full((MAX_REPLACEMENTS,), -1)
         attempts = min(MAX_REPLACEMENTS, len(self)) if self.replace else 1
         # Leaving the generators as they were keeps workers and the main process alike.
-        with seeded(self.seed, epoch, index):
+        with self.seeded(self.seed, epoch, index):
             for attempt in range(attempts):
                 candidate = (index + attempt) % len(self)
                 try:

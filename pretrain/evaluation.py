@@ -35,7 +35,9 @@ def evaluate(
             logits = model(inputs)
         logits = logits.float()
         right = count_correct(logits.topk(min(5, logits.shape[1])).indices, labels)
-        totals += torch.stack([*right, F.cross_entropy(logits, labels, reduction="sum"), labels.new_tensor(len(labels))])
+        totals += torch.stack(
+            [*right, F.cross_entropy(logits, labels, reduction="sum"), torch.tensor(len(labels), device=device)]
+        )
     top1, top5, loss, count = world.sum(totals).tolist()
     return {"acc1": 100 * top1 / count, "acc5": 100 * top5 / count, "loss": loss / count}
 

@@ -11,7 +11,7 @@ from timm.data import create_transform
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import DataLoader, Sampler
 
-from pretrain.data import SeededImages, normalisation
+from pretrain.data import SeededImages, normalisation, seeded_everywhere
 from pretrain.distributed import World
 from pretrain.readers import FASHION_MNIST, open_reader
 
@@ -43,7 +43,9 @@ class LabelledSample(NamedTuple):
 
 
 class LabelledImages(SeededImages):
-    """Images with the indices of their classes."""
+    """Images with the indices of their classes; `transform` may draw from any of the global generators."""
+
+    seeded = staticmethod(seeded_everywhere)
 
     def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> LabelledSample:
         return LabelledSample(image, torch.tensor(int(label)), unreadable)
@@ -144,7 +146,9 @@ def check_same_classes(train: Sequence[str], val: Sequence[str], data_path: str)
         problem = f"its validation images have the class(es) {_some(extra)}, which training images lack"
     else:
         problem = "the classes of training and validation images differ in their order"
-    raise ValueError(f"{data_path}: {problem}, so labels would not mean the same in both ({len(train)} and {len(val)}).")
+    raise ValueError(
+        f"{data_path}: {problem}, so labels would not mean the same in both ({len(train)} and {len(val)})."
+    )
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -9,8 +9,12 @@ TINY_DECODER = dict(decoder_embed_dim=96, decoder_depth=2, decoder_num_heads=4)
 
 # Paper MCMAE (arXiv:2205.03892), table of architectures. The tiny ones are ours: for tests, and for small images.
 SIZES = {
-    "tiny_patch4": dict(
-        patch_size=(2, 2, 1),
+    "tiny_patch8": dict(
+        patch_size=(4, 2, 1), img_size=64, embed_dim=(48, 96, 144), depth=(1, 2, 2), num_heads=4, **TINY_DECODER
+    ),
+    "tiny_patch16": dict(embed_dim=(32, 64, 128), depth=(1, 1, 4), num_heads=4, **TINY_DECODER),
+    "tiny_patch8_32": dict(
+        patch_size=(2, 2, 2),
         img_size=32,
         embed_dim=(32, 64, 128),
         depth=(1, 1, 3),
@@ -19,10 +23,6 @@ SIZES = {
         decoder_depth=1,
         decoder_num_heads=4,
     ),
-    "tiny_patch8": dict(
-        patch_size=(4, 2, 1), img_size=64, embed_dim=(48, 96, 144), depth=(1, 2, 2), num_heads=4, **TINY_DECODER
-    ),
-    "tiny_patch16": dict(embed_dim=(32, 64, 128), depth=(1, 1, 4), num_heads=4, **TINY_DECODER),
     "small_patch16": dict(embed_dim=(128, 256, 384), depth=(2, 2, 11), num_heads=6),
     "base_patch16": dict(embed_dim=(256, 384, 768), depth=(2, 2, 11), num_heads=12),
     "large_patch16": dict(embed_dim=(384, 768, 1024), depth=(2, 2, 23), num_heads=16),

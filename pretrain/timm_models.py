@@ -37,8 +37,8 @@ def _create(variant: str, pretrained: bool, **kwargs) -> ConvViT:
 
 
 @register_model
-def convvit_tiny_patch4(pretrained: bool = False, **kwargs) -> ConvViT:
-    return _create("convvit_tiny_patch4", pretrained, **kwargs)
+def convvit_tiny_patch8_32(pretrained: bool = False, **kwargs) -> ConvViT:
+    return _create("convvit_tiny_patch8_32", pretrained, **kwargs)
 
 
 @register_model

@@ -70,11 +70,11 @@ def test_timm_knows_every_model(name):
 
 
 def test_timm_interface():
-    model = timm.create_model("convvit_tiny_patch4", in_chans=1, drop_path_rate=0.1).eval()
+    model = timm.create_model("convvit_tiny_patch8_32", in_chans=1, drop_path_rate=0.1).eval()
     imgs = torch.randn(2, 1, 32, 32)
     assert model.num_classes == 1000 and model.get_classifier() is model.head
     tokens = model.forward_features(imgs)
-    assert tokens.shape == (2, 64, model.num_features)
+    assert tokens.shape == (2, 16, model.num_features)
     assert torch.equal(model.forward_head(tokens), model(imgs))
     torch.testing.assert_close(model.head(model.forward_head(tokens, pre_logits=True)), model(imgs))
     model.reset_classifier(3, "token")
@@ -82,8 +82,8 @@ def test_timm_interface():
     model.reset_classifier(0)
     assert model(imgs).shape == (2, 128)
     model.reset_classifier(0, "")
-    assert model(imgs).shape == (2, 64, 128)
-    assert timm.create_model("convvit_tiny_patch4", num_classes=0, global_pool="token").num_classes == 0
+    assert model(imgs).shape == (2, 16, 128)
+    assert timm.create_model("convvit_tiny_patch8_32", num_classes=0, global_pool="token").num_classes == 0
 
 
 def test_timm_features_only():

@@ -221,5 +221,5 @@ def test_compiled_equals_eager(masking):
 
 
 def test_unknown_model():
-    with pytest.raises(ValueError, match="no model 'convmae_xl'; choose one of convmae_convvit_tiny_patch4"):
+    with pytest.raises(ValueError, match="no model 'convmae_xl'; choose one of convmae_convvit_tiny_patch8"):
         build_model("convmae_xl")

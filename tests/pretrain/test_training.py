@@ -249,7 +249,7 @@ def test_visualize(images, whole_run, tmp_path):
     ("overrides", "message"),
     [
         (dict(data_path="nowhere"), "There is no data at nowhere"),
-        (dict(model="vit"), "There is no model 'vit'; choose one of convmae_convvit_tiny_patch4"),
+        (dict(model="vit"), "There is no model 'vit'; choose one of convmae_convvit_tiny_patch8"),
         (dict(mask_ratio=1.0), "mask_ratio must be at least 0 and below 1, got 1.0"),
         (dict(model="fastconvmae_convvit_tiny_patch16", mask_ratio=0.6), "needs mask_ratio 0.75, got 0.6"),
         (dict(batch_size=16), "10 images give no optimizer step"),
