@@ -12,6 +12,7 @@ kept, so that seeds may run in several processes and a stopped study goes on. Th
 import argparse
 import json
 import logging
+import shutil
 import statistics
 import sys
 import time
@@ -55,10 +56,11 @@ def write_subset(source: str, folder: Path) -> None:
 
 
 def once(folder: Path, work: Callable[[], dict | None]) -> None:
-    """Runs a stage unless its result is there, and notes its CPU time."""
+    """Runs a stage unless its result is there, and notes its CPU time; half a result is thrown away."""
     if (folder / "done.json").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     start = time.process_time()
     work()
     save_json({"cpu_seconds": time.process_time() - start}, folder / "done.json")
@@ -69,14 +71,14 @@ def run_seed(data: Path, output: Path, seed: int) -> None:
     for method, epochs in EPOCHS.items():
         folder = output / method
         flags = [*common, f"--model={method}_convvit_{SIZE}", *PRETRAIN, f"--epochs={epochs}", f"--output_dir={folder}"]
-        once(folder, lambda f=flags: trainer.run(parse_pretrain_args([*f, "--resume=auto"])))
+        once(folder, lambda f=flags: trainer.run(parse_pretrain_args(f)))
     for method in ("random", *EPOCHS):
         weights = [] if method == "random" else [f"--init_weights={output / method / 'encoder.pth'}"]
         flags = [*common, f"--model=convvit_{SIZE}", *weights]
         for name, run, parse, recipe in (
             ("knn", knn.run, parse_knn_args, ["--label_fraction=0.5"]),
-            ("linprobe", linprobe.run, parse_linprobe_args, [*PROBE, "--resume=auto", "--log_steps=1000"]),
-            ("finetune", finetune.run, parse_finetune_args, [*FINETUNE, "--resume=auto", "--log_steps=1000"]),
+            ("linprobe", linprobe.run, parse_linprobe_args, [*PROBE, "--log_steps=1000"]),
+            ("finetune", finetune.run, parse_finetune_args, [*FINETUNE, "--log_steps=1000"]),
         ):
             if (name, method) == ("finetune", "fastconvmae"):
                 continue
@@ -94,12 +96,10 @@ def report(output: Path) -> str:
             if folders:
                 found = [json.loads((p / f"{name}.json").read_text())["acc1"] for p in folders]
                 lines.append(f"| {name} | {method} | {_summary(found, folders)} |")
-    for method in EPOCHS:
+    for method, epochs in EPOCHS.items():
         folders = [p.parent for p in output.glob(f"seed*/{method}/done.json")]
         if folders:
-            lines.append(
-                f"| pretraining, {EPOCHS[method]} epochs | {method} | | | {len(folders)} | {_cpu(folders):.0f} |"
-            )
+            lines.append(f"| pretraining, {epochs} epochs | {method} | | | {len(folders)} | {_cpu(folders):.0f} |")
     return "\n".join(lines)
 
 
