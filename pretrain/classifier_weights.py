@@ -80,10 +80,8 @@ def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> Non
         kind, module = ("a linear probe's", "linprobe") if "head.1.weight" in heads else ("a classifier's", "finetune")
         raise ValueError(f"{path} has {kind} head ({', '.join(sorted(heads))}); evaluate it with pretrain.{module}.")
     if f"{_norm_name(model)}.weight" not in checkpoint.tensors:
-        flag, pools = (
-            ("--cls_token", "its first token") if model.global_pool == "avg" else ("--global_pool", "the mean")
-        )
-        raise ValueError(f"{path} was trained to classify {pools} of its tokens; evaluate it with {flag}.")
+        pools, flag = ("its first", "--cls_token") if model.global_pool == "avg" else ("the mean", "--global_pool")
+        raise ValueError(f"{path} was trained to classify {pools} token; evaluate it with {flag}.")
 
 
 def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

@@ -108,7 +108,7 @@ def open_labelled(data_path: str, split: str) -> Any:
     reader = open_reader(data_path, split)
     if isinstance(reader, ReaderImageFolder):
         _check_class_folders(path / split, reader)
-    if not class_names(reader):
+    if not any(class_names(reader)):  # images of a flat tar file are all of class ""
         raise ValueError(f"{data_path} names no classes for {split}, so labels are missing.")
     return reader
 

@@ -35,7 +35,7 @@ LABELS_1_PERCENT = 600 / TRAIN_IMAGES  # of the 60 000 training images of the wh
 # Equal CPU time: an epoch of FastConvMAE, with its four views of each image, takes 2.5 times as long.
 EPOCHS = {"convmae": 5, "fastconvmae": 2}
 PRETRAIN = ["--batch_size=32", "--warmup_epochs=0.5", "--lr=1.5e-3", "--log_steps=50", "--save_epochs=100"]
-PROBE = ["--no-augment", "--label_fraction=0.5", "--batch_size=250", "--epochs=40", "--eval_epochs=40", "--lr=0.5"]
+PROBE = ["--no-augment", "--label_fraction=0.5", "--batch_size=250", "--epochs=40", "--eval_epochs=40", "--lr=5"]
 FINETUNE = [
     f"--label_fraction={LABELS_1_PERCENT}",
     *("--batch_size=50", "--epochs=15", "--eval_epochs=15", "--warmup_epochs=2", "--lr=1e-3", "--layer_decay=0.8"),
