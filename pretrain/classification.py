@@ -4,6 +4,7 @@ import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ class ClassificationRun(TrainingRun):
         if args.label_fraction != 1:
             train = take_fraction(train, args.label_fraction, args.seed)
         self.model = self.build_classifier()
-        self.train_images = LabelledImages(train, self.train_transform(), args.seed, image_mode(args.in_chans))
+        self.train_images = self.training_images(train)
         self.loader = train_loader(
             self.train_images, args.batch_size, args.num_workers, self.world, pin_memory=self.device.type == "cuda"
         )
@@ -77,8 +78,8 @@ class ClassificationRun(TrainingRun):
     def build_classifier(self) -> ConvViT:
         return make_classifier(self.args, len(self.classes))
 
-    def train_transform(self) -> Callable:
-        """Of a PIL image to a tensor, in training."""
+    def training_images(self, reader: Any) -> LabelledImages:
+        """The training images of a reader, as they are augmented."""
         raise NotImplementedError
 
     def load_initial_weights(self) -> None:

@@ -1,7 +1,8 @@
 """`python -m pretrain.finetune`: fine-tune a pretrained ConvViT on labelled images (MAE's recipe, arXiv:2111.06377)."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.data import Mixup, create_transform
@@ -13,10 +14,10 @@ from torch import nn
 
 from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
 from pretrain.classification_args import parse_finetune_args
-from pretrain.data import normalisation
+from pretrain.data import image_mode, normalisation
 from pretrain.distributed import in_world
 from pretrain.errors import run_command
-from pretrain.labelled import LabelledSample
+from pretrain.labelled import LabelledImages, LabelledSample
 
 __all__ = ["FineTuning", "run"]
 
@@ -39,10 +40,10 @@ class FineTuning(ClassificationRun):
                 num_classes=len(self.classes),
             )
 
-    def train_transform(self) -> Callable:
+    def training_images(self, reader: Any) -> LabelledImages:
         args = self.args
         mean, std = normalisation(args.in_chans)
-        return create_transform(
+        transform = create_transform(
             (args.in_chans, *args.input_size),
             is_training=True,
             scale=(args.crop_min, 1.0),
@@ -54,6 +55,7 @@ class FineTuning(ClassificationRun):
             re_prob=args.reprob,
             re_mode="pixel",
         )
+        return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans))
 
     def load_initial_weights(self) -> None:
         super().load_initial_weights()

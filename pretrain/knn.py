@@ -77,7 +77,7 @@ def classify(args: argparse.Namespace, world: World, device: torch.device) -> di
     check_same_classes(classes, class_names(test.reader), args.data_path)
     if args.label_fraction != 1:
         reader = take_fraction(reader, args.label_fraction, args.seed)
-    train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans))
+    train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
     model = make_classifier(args, 0)
     if args.init_weights:
         load_trunk(model, args.init_weights)

@@ -65,8 +65,7 @@ class ExactSampler(Sampler):
 
 
 def eval_loader(dataset: SeededImages, batch_size: int, num_workers: int, world: World) -> DataLoader:
-    """All images of a data set, shared by the processes without a duplicate; none may be unreadable."""
-    dataset.replace = False
+    """All images of a data set, shared by the processes without a duplicate."""
     sampler = ExactSampler(len(dataset), world)
     return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, generator=torch.Generator())
 

@@ -1,7 +1,8 @@
 """`python -m pretrain.linprobe`: a linear classifier on frozen features (MAE's recipe, arXiv:2111.06377, table 10)."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.layers import trunc_normal_
@@ -12,12 +13,12 @@ from torch.utils.data import DataLoader
 from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
 from pretrain.classification_args import parse_linprobe_args
 from pretrain.classifier import ConvViT
-from pretrain.data import train_transform
+from pretrain.data import image_mode, train_transform
 from pretrain.distributed import World, in_world
 from pretrain.errors import run_command
 from pretrain.evaluation import evaluate
 from pretrain.features import CachedFeatures, extract_features, pooled_features
-from pretrain.labelled import ExactSampler, evaluation_transform
+from pretrain.labelled import ExactSampler, LabelledImages, evaluation_transform
 
 __all__ = ["LinearProbe", "WorldBatchNorm1d", "add_probe_head", "lars", "run"]
 
@@ -89,11 +90,13 @@ class LinearProbe(ClassificationRun):
         add_probe_head(model, self.world)
         return model
 
-    def train_transform(self) -> Callable:
+    def training_images(self, reader: Any) -> LabelledImages:
         args = self.args
         if args.augment:
-            return train_transform(tuple(args.input_size), args.in_chans, args.crop_min)
-        return evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
+            transform = train_transform(tuple(args.input_size), args.in_chans, args.crop_min)
+        else:
+            transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
+        return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=args.augment)
 
     def make_loss_module(self) -> nn.Module:
         self.logits = ProbeLogits(self.model)
@@ -119,7 +122,7 @@ class LinearProbe(ClassificationRun):
             )
         super().train()
 
-    def _features(self, images) -> tuple[torch.Tensor, torch.Tensor]:
+    def _features(self, images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
         args = self.args
         return extract_features(
             self.model,
