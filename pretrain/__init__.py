@@ -1,1 +1,7 @@
-"""Masked-convolution autoencoder pretraining: ConvMAE and FastConvMAE, on torch, torchvision and timm alone."""
+"""Masked-convolution autoencoder pretraining and classification: ConvMAE, FastConvMAE and ConvViT, on torch,
+torchvision and timm alone.
+
+Importing this package makes the classifiers known to timm: `timm.create_model("convvit_base_patch16")`.
+"""
+
+from pretrain import timm_models as timm_models

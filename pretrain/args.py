@@ -1,11 +1,20 @@
-"""Command-line arguments of pretraining and the recipes their defaults come from."""
+"""Command-line arguments of pretraining, most of which every command shares, and the recipes behind their defaults."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pretrain.models import MODELS
 
-__all__ = ["parse_args"]
+__all__ = [
+    "add_data_arguments",
+    "add_model_arguments",
+    "add_optimizer_arguments",
+    "add_run_arguments",
+    "check_at_least_one",
+    "check_model_arguments",
+    "check_run_arguments",
+    "parse_args",
+]
 
 # Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process.
 RECIPES = {
@@ -30,19 +39,35 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pretrain", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model_arguments(parser.add_argument_group("model"))
-    add_data_arguments(parser.add_argument_group("data"))
-    add_optimizer_arguments(parser.add_argument_group("optimization"))
-    add_run_arguments(parser.add_argument_group("run"))
+    model, data, optimization, run = (
+        parser.add_argument_group(title) for title in ("model", "data", "optimization", "run")
+    )
+    add_model_arguments(model, MODELS)
+    add_pretraining_arguments(model)
+    add_data_arguments(data)
+    add_optimizer_arguments(optimization)
+    optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
+    add_run_arguments(run)
+    run.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
     return parser
 
 
-def add_model_arguments(group) -> None:
-    group.add_argument("--model", required=True, metavar="NAME", help="one of " + ", ".join(MODELS))
+def add_model_arguments(group, models: Iterable[str]) -> None:
+    group.add_argument("--model", required=True, metavar="NAME", help="one of " + ", ".join(models))
     group.add_argument(
-        "--input_size", type=int, nargs="+", default=[224], metavar="PIXELS", help="side, or height and width [224]"
+        "--input_size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width [by model, mostly 224]"
     )
     group.add_argument("--in_chans", type=int, default=3, help="channels: 3, or 1 for grey images [3]")
+    group.add_argument(
+        "--patch_size", type=int, nargs=3, metavar="N", help="downsampling of each of the three stages [by model]"
+    )
+    group.add_argument(
+        "--act_checkpoint", action="store_true", help="recompute activations in the backward pass: slower, less memory"
+    )
+    group.add_argument("--compile", action="store_true", help="run through torch.compile")
+
+
+def add_pretraining_arguments(group) -> None:
     group.add_argument("--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75]")
     group.add_argument(
         "--norm_pix_loss",
@@ -50,10 +75,6 @@ def add_model_arguments(group) -> None:
         default=True,
         help="predict patches normalised by their own mean and variance [on, as in the recipes]",
     )
-    group.add_argument(
-        "--act_checkpoint", action="store_true", help="recompute activations in the backward pass: slower, less memory"
-    )
-    group.add_argument("--compile", action="store_true", help="run through torch.compile")
 
 
 def add_data_arguments(group) -> None:
@@ -62,7 +83,7 @@ def add_data_arguments(group) -> None:
         required=True,
         metavar="PATH",
         help="folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a "
-        "folder of tar shards; or hfds/NAME for a Hugging Face data set",
+        "folder of tar shards; hfds/NAME for a Hugging Face data set; or fashion_mnist:FOLDER",
     )
     group.add_argument("--num_workers", type=int, default=8, help="processes that read images [8]")
     group.add_argument(
@@ -83,13 +104,13 @@ def add_optimizer_arguments(group) -> None:
     group.add_argument(
         "--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it, else off]"
     )
-    group.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
     group.add_argument(
         "--max_failures", type=int, default=5, help="non-finite steps in a row after which to give up [5]"
     )
 
 
-def add_run_arguments(group) -> None:
+def add_run_arguments(group, *other_names: str) -> None:
+    """`other_names` are further names of --init_weights."""
     group.add_argument("--output_dir", required=True, metavar="DIR", help="for checkpoints, logs and pictures")
     group.add_argument(
         "--resume",
@@ -99,6 +120,7 @@ def add_run_arguments(group) -> None:
     )
     group.add_argument(
         "--init_weights",
+        *other_names,
         default="",
         metavar="FILE",
         help="start from the weights of published or own FILE; with --resume auto only if there is no checkpoint",
@@ -108,7 +130,6 @@ def add_run_arguments(group) -> None:
     group.add_argument("--save_epochs", type=int, default=1, help="epochs between checkpoints [1]")
     group.add_argument("--save_steps", type=int, default=0, help="optimizer steps between checkpoints too; 0: none [0]")
     group.add_argument("--keep_checkpoints", type=int, default=2, help="newest checkpoints to keep [2]")
-    group.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
     group.add_argument("--log_steps", type=int, default=20, help="optimizer steps between lines on the console [20]")
     group.add_argument("--max_steps", type=int, default=0, help="stop after so many optimizer steps; 0: never [0]")
 
@@ -120,20 +141,40 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         ValueError: an unknown model, or a value out of range.
     """
     args = build_parser().parse_args(argv)
-    if args.model not in MODELS:
-        raise ValueError(f"There is no model {args.model!r}; choose one of {', '.join(MODELS)}.")
+    check_model_arguments(args, MODELS)
     for name, value in RECIPES[args.model.partition("_")[0]].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.picture_epochs is None:
         args.picture_epochs = max(1, args.epochs // 10)
+    check_run_arguments(args)
+    check_at_least_one(args, "picture_epochs")
+    return args
+
+
+def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) -> None:
+    """Fills in the sizes that belong to the model; raises ValueError if there is no such model or size."""
+    if args.model not in models:
+        raise ValueError(f"There is no model {args.model!r}; choose one of {', '.join(models)}.")
+    config = models[args.model]
+    if args.patch_size is None:
+        args.patch_size = list(config.get("patch_size", (4, 2, 2)))
+    if args.input_size is None:
+        args.input_size = [config.get("img_size", 224)]
     if len(args.input_size) > 2:
         raise ValueError(f"--input_size takes a side, or height and width, got {args.input_size}.")
     args.input_size = (args.input_size * 2)[:2]
+
+
+def check_run_arguments(args: argparse.Namespace) -> None:
+    """Raises ValueError for values out of range, and for ones that contradict each other."""
     if args.resume not in ("", "auto") and args.init_weights:
         raise ValueError("--resume FILE continues a run and --init_weights begins a new one; give only one of them.")
-    at_least_one = ("batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints", "picture_epochs")
-    for name in (*at_least_one, "log_steps", "max_failures"):
+    check_at_least_one(args, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
+    check_at_least_one(args, "log_steps", "max_failures")
+
+
+def check_at_least_one(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
-    return args

@@ -1,6 +1,7 @@
 """Checkpoint files: written to a temporary name and renamed, read without running any code they contain."""
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-__all__ = ["check_output_path", "load_checkpoint", "replacing", "save_atomically", "save_weights"]
+__all__ = ["check_output_path", "load_checkpoint", "replacing", "save_atomically", "save_json", "save_weights"]
 
 
 def save_atomically(data: Any, path: str | os.PathLike) -> None:
@@ -22,6 +23,16 @@ def save_atomically(data: Any, path: str | os.PathLike) -> None:
     """
     with replacing(path) as temporary, open(temporary, "wb") as f:
         torch.save(data, f)
+
+
+def save_json(data: Any, path: str | os.PathLike) -> None:
+    """Writes JSON that leaves either the old file or the whole new one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def save_weights(

@@ -5,24 +5,22 @@ set: not on the number of workers or processes, nor on when a run was interrupte
 """
 
 import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.data.readers.reader_factory import create_reader
-from timm.data.readers.reader_image_folder import ReaderImageFolder
-from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from pretrain.distributed import World
 
-__all__ = ["CorruptImages", "ImageDataset", "Sample", "StatelessSampler", "open_reader", "train_loader"]
+__all__ = ["CorruptImages", "ImageDataset", "Sample", "SeededImages", "StatelessSampler", "train_loader"]
 
 MAX_REPLACEMENTS = 50
 
@@ -41,51 +39,15 @@ class Sample(NamedTuple):
     unreadable: torch.Tensor
 
 
-def open_reader(data_path: str, split: str = "train") -> Any:
-    """Finds the images of a split: a folder (with or without class folders), tar files, or a Hugging Face data set.
-
-    Args:
-        data_path: a folder, which may hold `train` and `val` folders; a `.tar` file, or a folder of them, plain or in
-            webdataset's layout; or `hfds/NAME`, a data set that the `datasets` package knows.
-
-    Raises:
-        FileNotFoundError: there is nothing at this path.
-        ValueError: there are no images, or the path has a prefix of timm that cannot be read at random.
-    """
-    prefix = data_path.partition("/")[0]
-    if prefix in ("wds", "hfids", "tfds"):
-        raise ValueError(
-            f"{data_path}: data is read at random places, which the stream {prefix}/ cannot do. Give the folder of "
-            "the tar shards itself, or hfds/NAME for a Hugging Face data set."
-        )
-    if prefix == "hfds":
-        try:
-            return create_reader(data_path, split=split)
-        except ImportError as e:
-            raise ValueError(f"{data_path}: Hugging Face data sets need the package `datasets`: {e}") from e
-    path = Path(data_path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no data at {data_path}.")
-    if (path / split).is_dir():
-        path = path / split
-    if path.suffix == ".tar" or any(path.glob("*.tar")):
-        # An open tar file would be shared, with its position, by all processes forked from this one.
-        return ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
-    try:
-        return ReaderImageFolder(str(path))
-    except (RuntimeError, NotADirectoryError) as e:
-        raise ValueError(f"There are no images in {path}: {e}") from e
-
-
 class CorruptImages:
     """Counts unreadable images, names each once, and says when there are too many.
 
     Args:
-        dataset: the data set the indices are of.
+        dataset: the data set the indices are of; it has the method `name`.
         max_share: share of its images that may be unreadable.
     """
 
-    def __init__(self, dataset: "ImageDataset", max_share: float):
+    def __init__(self, dataset: Dataset, max_share: float):
         self.dataset, self.max_share = dataset, max_share
         self.indices: set[int] = set()
 
@@ -105,53 +67,112 @@ class CorruptImages:
         return [self.dataset.name(index) for index in new]
 
 
-class ImageDataset(Dataset):
-    """Images of a timm reader for pretraining; labels, if there are any, are ignored.
+@contextmanager
+def seeded_torch(*seed: int) -> Iterator[None]:
+    """Seeds torch's generator on the CPU, and leaves it as it was.
 
-    Indexed by `(epoch, index)`. An image that cannot be read is replaced by the next one that can.
+    `torch.random.fork_rng` and `torch.manual_seed` do the same for every device, which takes longer than reading a
+    small image.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+@contextmanager
+def seeded_everywhere(*seed: int) -> Iterator[None]:
+    """Seeds Python's and numpy's generators too, which timm's augmentation draws from, and leaves all as they were."""
+    numpy_seed, python_seed = np.random.SeedSequence([*seed, 1]).generate_state(2)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    np.random.seed(numpy_seed)
+    random.seed(int(python_seed))
+    try:
+        with seeded_torch(*seed):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+class SeededImages(Dataset):
+    """Images of a timm reader, indexed by `(epoch, index)`, which with the seed determine all randomness.
+
+    An image that cannot be read is replaced by the next one that can; the evaluation of labelled images asks for
+    `replace=False`, so that each counts once.
 
     Args:
         transform: of a PIL image to a tensor; draws from torch's global generator, which is seeded for each image.
-        noise_size: length L of the noise of an image's mask.
         seed: with epoch and index determines all randomness.
         mode: of the PIL images: "RGB", or "L" for one channel.
+    """
+
+    seeded = staticmethod(seeded_torch)
+
+    def __init__(
+        self,
+        reader: Any,
+        transform: Callable[[Image.Image], torch.Tensor],
+        seed: int,
+        mode: str,
+        replace: bool = True,
+    ):
+        self.reader, self.transform = reader, transform
+        self.seed, self.mode, self.replace = seed, mode, replace
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: tuple[int, int]) -> NamedTuple:
+        epoch, index = key
+        unreadable = torch.full((MAX_REPLACEMENTS,), -1)
+        attempts = min(MAX_REPLACEMENTS, len(self)) if self.replace else 1
+        # Leaving the generators as they were keeps workers and the main process alike.
+        with self.seeded(self.seed, epoch, index):
+            for attempt in range(attempts):
+                candidate = (index + attempt) % len(self)
+                try:
+                    image, label = self._read(candidate)
+                    image = self.transform(image)
+                except Exception:  # decoders raise a dozen types for a damaged file
+                    unreadable[attempt] = candidate
+                else:
+                    return self._sample(image, label, unreadable)
+        raise ValueError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
+
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> NamedTuple:
+        raise NotImplementedError
+
+    def _read(self, index: int) -> tuple[Image.Image, Any]:
+        file, label = self.reader[index]
+        if isinstance(file, Image.Image):
+            return file.convert(self.mode), label
+        with file, Image.open(file) as image:
+            return image.convert(self.mode), label
+
+    def name(self, index: int) -> str:
+        """File name of an image."""
+        return self.reader.filename(index, absolute=True)
+
+
+class ImageDataset(SeededImages):
+    """Images for pretraining, each with its mask's noise; labels, if there are any, are ignored.
+
+    Args:
+        noise_size: length L of the noise of an image's mask.
+        reader, transform, seed, mode: as in :class:`SeededImages`.
     """
 
     def __init__(
         self, reader: Any, transform: Callable[[Image.Image], torch.Tensor], noise_size: int, seed: int, mode: str
     ):
-        self.reader, self.transform = reader, transform
-        self.noise_size, self.seed, self.mode = noise_size, seed, mode
+        super().__init__(reader, transform, seed, mode)
+        self.noise_size = noise_size
 
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
-        unreadable = torch.full((MAX_REPLACEMENTS,), -1)
-        attempts = min(MAX_REPLACEMENTS, len(self))
-        # Only the CPU's generator is used; leaving it as it was keeps workers and the main process alike.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(seed))
-            for attempt in range(attempts):
-                candidate = (index + attempt) % len(self)
-                try:
-                    image = self.transform(self._read(candidate))
-                except Exception:  # decoders raise a dozen types for a damaged file
-                    unreadable[attempt] = candidate
-                else:
-                    return Sample(image, torch.rand(self.noise_size), unreadable)
-        raise ValueError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
-
-    def _read(self, index: int) -> Image.Image:
-        file, _ = self.reader[index]
-        with file, Image.open(file) as image:
-            return image.convert(self.mode)
-
-    def name(self, index: int) -> str:
-        """File name of an image."""
-        return self.reader.filename(index, absolute=True)
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> Sample:
+        return Sample(image, torch.rand(self.noise_size), unreadable)
 
 
 class StatelessSampler(Sampler):
@@ -187,10 +208,11 @@ def normalisation(in_chans: int) -> tuple[list[float], list[float]]:
     return (mean, std) if in_chans == 3 else ([sum(mean) / 3] * in_chans, [sum(std) / 3] * in_chans)
 
 
-def train_transform(img_size: tuple[int, int], in_chans: int) -> Callable:
+def train_transform(img_size: tuple[int, int], in_chans: int, crop_min: float = 0.2) -> Callable:
+    """A random crop of at least `crop_min` of the image's area, resized, and a flip."""
     return transforms.Compose(
         [
-            transforms.RandomResizedCrop(img_size, scale=(0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
+            transforms.RandomResizedCrop(img_size, scale=(crop_min, 1.0), interpolation=InterpolationMode.BICUBIC),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize(*normalisation(in_chans)),
@@ -224,7 +246,7 @@ def image_mode(in_chans: int) -> str:
 
 
 def train_loader(
-    dataset: ImageDataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
+    dataset: Dataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
 ) -> DataLoader:
     """Whole batches of this process; `loader.sampler.set_position` chooses the epoch and where in it to begin.
 

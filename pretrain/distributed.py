@@ -1,13 +1,15 @@
 """Processes started by torchrun or SLURM, and the few things they tell each other."""
 
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-__all__ = ["World", "join_world", "leave_world"]
+__all__ = ["World", "in_world"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,31 @@ class World:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
 
-    def mean(self, value: torch.Tensor) -> torch.Tensor:
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
-            value /= self.size
         return value
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        return self.sum(value) / self.size
+
+    def interleave(self, rows: torch.Tensor, total: int) -> torch.Tensor:
+        """Rows of all processes in their order, where process r has those of `range(r, total, size)`.
+
+        Args:
+            rows: `(N_r, ...)`, on the device that the processes talk through.
+
+        Returns:
+            `(total, ...)`, the same in every process.
+        """
+        if self.size == 1:
+            return rows
+        most = -(-total // self.size)
+        padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+        everyone = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(everyone, padded)
+        return torch.stack(everyone, dim=1).flatten(0, 1)[:total]
 
     def gather(self, value: Any) -> list:
         """One picklable value of each process, in order of rank."""
@@ -64,6 +85,21 @@ def join_world(device: str) -> tuple[World, torch.device]:
     if world.size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return world, device
+
+
+def in_world(device: str, work: Callable[[World, torch.device], None]) -> None:
+    """Calls `work(world, device)` in this process, one of those torchrun started or the only one.
+
+    Raises:
+        ValueError: CUDA is asked for and there is none.
+    """
+    world, torch_device = join_world(device)
+    if not world.is_main:
+        logging.getLogger("pretrain").setLevel(logging.ERROR)
+    try:
+        work(world, torch_device)
+    finally:
+        leave_world()
 
 
 def leave_world() -> None:

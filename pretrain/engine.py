@@ -10,15 +10,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.distributed import World
+from pretrain.errors import NonFiniteError
 from pretrain.precision import Precision
 
-__all__ = ["NonFiniteError", "Step", "Stepper"]
+__all__ = ["Step", "Stepper"]
 
 logger = logging.getLogger(__name__)
-
-
-class NonFiniteError(RuntimeError):
-    """Losses or gradients stayed non-finite in the highest precision."""
 
 
 @dataclass

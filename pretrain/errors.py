@@ -1,15 +1,27 @@
 """Mistakes of the person at the command line, told in one sentence and without a traceback."""
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["UserError", "exit_on_user_error"]
+__all__ = ["NonFiniteError", "UserError", "exit_on_user_error", "run_command"]
 
 
 class UserError(ValueError):
     """A mistake of the caller; the message names the offending value and the way out."""
+
+
+class NonFiniteError(RuntimeError):
+    """Losses or gradients stayed non-finite in the highest precision."""
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Runs one of the package's programs: messages go to the console, mistakes end it with one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    with exit_on_user_error(ValueError, NonFiniteError):
+        command()
 
 
 @contextmanager

@@ -3,9 +3,15 @@
 import torch
 from torch import nn
 
-__all__ = ["Precision"]
+__all__ = ["Precision", "default_amp"]
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+def default_amp(device: torch.device) -> str:
+    """bf16 on GPUs that have it, else no mixed precision."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "off"
 
 
 class Precision:

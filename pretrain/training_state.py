@@ -14,11 +14,17 @@ from pretrain.autoencoder import DECODER_PREFIXES
 from pretrain.checkpoint import load_checkpoint, save_atomically
 from pretrain.checkpoint_kinds import recognise
 
-__all__ = ["Checkpoints", "get_rng_state", "load_run_weights", "load_weights", "set_rng_state"]
+__all__ = ["Checkpoints", "get_rng_state", "load_run_weights", "load_weights", "seed_everything", "set_rng_state"]
 
 logger = logging.getLogger(__name__)
 
 FIXED = ("pos_embed", "decoder_pos_embed")
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def get_rng_state(device: torch.device) -> dict:
@@ -42,8 +48,7 @@ def set_rng_state(state: dict, device: torch.device) -> None:
 
 
 class Checkpoints:
-    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`, of which the newest few are kept, and
-    `encoder.pth`, the encoder's weights alone."""
+    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`, of which the newest few are kept."""
 
     def __init__(self, output_dir: Path, keep: int):
         self.output_dir, self.keep = output_dir, keep
@@ -54,15 +59,13 @@ class Checkpoints:
         return sorted(paths, key=_step_of, reverse=True)
 
     def save(self, state: dict, step: int) -> Path:
-        """Writes the newest checkpoint and its encoder, then removes the oldest others.
+        """Writes the newest checkpoint, then removes the oldest others.
 
         Args:
             step: optimizer steps since the run began, whatever batch sizes they had.
         """
         path = self.output_dir / f"checkpoint-{step:08d}.pth"
         save_atomically(state, path)
-        encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
-        save_atomically({"model": encoder, "args": state["args"]}, self.output_dir / "encoder.pth")
         for old in [p for p in self.files() if p != path][self.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
@@ -115,11 +118,12 @@ def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."
         )
-    for name in ("model", "input_size", "in_chans"):
-        if state["args"][name] != getattr(args, name):
+    for name in ("model", "input_size", "in_chans", "patch_size", "global_pool"):
+        then, now = state["args"].get(name), getattr(args, name, None)
+        if name in state["args"] and then != now:
             raise ValueError(
-                f"{path} is of a run with --{name} {state['args'][name]}, not {getattr(args, name)}; resume with that, "
-                "or start a new run with --init_weights."
+                f"{path} is of a run with --{name} {then}, not {now}; resume with that, or start a new run with "
+                "--init_weights."
             )
     same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
     for name, value in state["args"].items():

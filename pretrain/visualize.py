@@ -11,9 +11,10 @@ from PIL import Image
 from pretrain.autoencoder import MaskedAutoencoderConvViT
 from pretrain.checkpoint import load_checkpoint
 from pretrain.checkpoint_kinds import Part, recognise
-from pretrain.data import eval_transform, image_mode, normalisation, open_reader
+from pretrain.data import eval_transform, image_mode, normalisation
 from pretrain.errors import exit_on_user_error
 from pretrain.models import build_model
+from pretrain.readers import open_reader
 
 __all__ = ["load_autoencoder", "reconstruction_picture"]
 
@@ -83,6 +84,7 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         name.removesuffix("_dec512d8b"),
         img_size=img_size if isinstance(img_size, int) else (list(img_size) * 2)[:2],
         in_chans=args.get("in_chans", 3),
+        **({"patch_size": args["patch_size"]} if args.get("patch_size") else {}),
         norm_pix_loss=args.get("norm_pix_loss", True),
     )
     try:
@@ -104,7 +106,7 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
     images = []
     for file in files:
         try:
-            with Image.open(file) as image:
+            with file if isinstance(file, Image.Image) else Image.open(file) as image:
                 images.append(transform(image.convert(mode)))
         except OSError as e:
             raise ValueError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e

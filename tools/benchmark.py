@@ -2,14 +2,13 @@
 and its backbone against the published computation."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import torch
 
 from pretrain.benchmark import benchmark_pretrain
-from pretrain.checkpoint import replacing
+from pretrain.checkpoint import save_json
 from pretrain.errors import UserError, exit_on_user_error
 from pretrain.measure import AMP, hardware
 from pretrain.models import MODELS
@@ -94,14 +93,8 @@ def run_detect(args: argparse.Namespace) -> None:
     else:
         sys.stdout.write(title + table(rows) + "\n")
     if args.json:
-        write_json(args.json, {"title": title.strip(), "rows": batches if args.find_batch else rows})
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        save_json({"title": title.strip(), "rows": batches if args.find_batch else rows}, args.json)
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from pretrain.data import (
     ImageDataset,
     StatelessSampler,
     eval_transform,
-    open_reader,
     train_loader,
     train_transform,
 )
 from pretrain.distributed import World
+from pretrain.readers import open_reader
 
 
 @pytest.fixture

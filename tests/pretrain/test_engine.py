@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pretrain.distributed import World
-from pretrain.engine import NonFiniteError, Stepper
+from pretrain.engine import Stepper
+from pretrain.errors import NonFiniteError
 from pretrain.precision import Precision
 
 CPU = torch.device("cpu")

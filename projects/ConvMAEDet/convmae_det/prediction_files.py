@@ -1,7 +1,6 @@
 """Predictions for files: which images are meant, and what is written for each."""
 
 import glob
-import json
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from convmae_det.predictor import Predictor, read_rgb
 from convmae_det.visualization import draw_annotations
-from pretrain.checkpoint import replacing
+from pretrain.checkpoint import replacing, save_json
 from pretrain.errors import UserError
 
 __all__ = ["PredictionWriter", "find_images", "is_video", "predict_images", "predict_video", "write_picture"]
@@ -110,8 +109,7 @@ class PredictionWriter:
         """Writes `predictions.json` (COCO results) and `images.json` (which image has which id, and the classes)."""
         content = {"images": self.images, "categories": self.predictor.categories}
         for file, data in (("predictions.json", self.results), ("images.json", content)):
-            with replacing(self.output / file) as temporary:
-                temporary.write_text(json.dumps(data))
+            save_json(data, self.output / file)
 
 
 class _Names(dict):

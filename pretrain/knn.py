@@ -1,0 +1,117 @@
+"""`python -m pretrain.knn`: weighted nearest neighbours on frozen features, as in DINO (arXiv:2104.14294, and before it
+Wu et al., 2018, arXiv:1805.01978)."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from pretrain.checkpoint import save_json
+from pretrain.classification import describe, held_out_images, make_classifier
+from pretrain.classification_args import parse_knn_args
+from pretrain.classifier_weights import load_trunk
+from pretrain.data import image_mode
+from pretrain.distributed import World, in_world
+from pretrain.errors import run_command
+from pretrain.evaluation import accuracy_line, count_correct
+from pretrain.features import extract_features
+from pretrain.labelled import LabelledImages, check_same_classes, class_names, open_labelled, take_fraction
+from pretrain.precision import Precision, default_amp
+from pretrain.training_state import seed_everything
+
+__all__ = ["knn_accuracy", "run"]
+
+logger = logging.getLogger(__name__)
+
+# Similarities held at a time: 256 MB of them.
+CHUNK_SIMILARITIES = 2**26
+
+
+def knn_accuracy(
+    train: tuple[torch.Tensor, torch.Tensor],
+    test: tuple[torch.Tensor, torch.Tensor],
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> dict[str, float]:
+    """Accuracy of a vote among the k most similar training images, weighted by exp(cosine similarity / temperature).
+
+    Args:
+        train: features `(N, C)` and labels `(N,)`.
+        test: the same of the images to classify.
+
+    Returns:
+        `acc1` and `acc5` in percent.
+
+    Raises:
+        ValueError: there are fewer than k training images.
+    """
+    (train_features, train_labels), (test_features, test_labels) = train, test
+    if k > len(train_features):
+        raise ValueError(f"--k {k} neighbours cannot be found among {len(train_features)} training images.")
+    train_features = F.normalize(train_features, dim=1)
+    chunk = max(1, CHUNK_SIMILARITIES // len(train_features))
+    right = torch.zeros(2, dtype=torch.int64, device=test_labels.device)
+    for features, labels in zip(test_features.split(chunk), test_labels.split(chunk), strict=True):
+        similarity, neighbours = (F.normalize(features, dim=1) @ train_features.T).topk(k, dim=1)
+        weights = (similarity / temperature).exp()
+        votes = weights.new_zeros(len(labels), num_classes).scatter_add_(1, train_labels[neighbours], weights)
+        right += torch.stack(count_correct(votes.topk(min(5, num_classes)).indices, labels))
+    acc1, acc5 = (100 * right / len(test_labels)).tolist()
+    return {"acc1": acc1, "acc5": acc5}
+
+
+def classify(args: argparse.Namespace, world: World, device: torch.device) -> dict[str, float]:
+    """Computes the features of both splits, classifies the second by the first, and writes `knn.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: data or weights that cannot be used.
+    """
+    seed_everything(args.seed)
+    test = held_out_images(args)
+    reader = open_labelled(args.data_path, args.train_split)
+    classes = class_names(reader)
+    check_same_classes(classes, class_names(test.reader), args.data_path)
+    if args.label_fraction != 1:
+        reader = take_fraction(reader, args.label_fraction, args.seed)
+    train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
+    model = make_classifier(args, 0)
+    if args.init_weights:
+        load_trunk(model, args.init_weights)
+    else:
+        logger.warning("Without --init_weights the features are those of random weights.")
+    model.to(device)
+    autocast = Precision(args.amp or default_amp(device), device, model).autocast
+    splits = []
+    for name, images in (("training", train), ("validation", test)):
+        logger.info("Features of %d %s images.", len(images), name)
+        features = extract_features(model, images, args.batch_size, args.num_workers, world, device, autocast)
+        splits.append(tuple(t.to(device) for t in features))
+    results = knn_accuracy(*splits, len(classes), args.k, args.temperature)
+    logger.info("%s", accuracy_line(results))
+    if world.is_main:
+        output_dir = Path(args.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        facts = describe(args, "knn", len(test), len(classes)) | {"k": args.k, "temperature": args.temperature}
+        save_json(facts | {"training_images": len(train), **results}, output_dir / "knn.json")
+    return results
+
+
+def run(args: argparse.Namespace) -> None:
+    """Classifies in this process, one of those torchrun started or the only one.
+
+    Raises:
+        FileNotFoundError, ValueError: arguments, data or files that cannot be used.
+    """
+    in_world(args.device, lambda world, device: classify(args, world, device))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(lambda: run(parse_knn_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

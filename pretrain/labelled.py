@@ -1,0 +1,196 @@
+"""Labelled images: their classes, checked before anything runs, and how they are augmented and evaluated."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from timm.data import create_transform
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from torch.utils.data import DataLoader, Sampler
+
+from pretrain.data import SeededImages, normalisation, seeded_everywhere
+from pretrain.distributed import World
+from pretrain.readers import FASHION_MNIST, open_reader
+
+__all__ = [
+    "ExactSampler",
+    "LabelledImages",
+    "LabelledSample",
+    "check_same_classes",
+    "class_names",
+    "eval_loader",
+    "evaluation_transform",
+    "open_labelled",
+    "take_fraction",
+]
+
+
+class LabelledSample(NamedTuple):
+    """An image and its class, or a batch of both.
+
+    Attributes:
+        image: `(C, H, W)`, normalised.
+        label: index of the class, int64.
+        unreadable: indices of images that could not be read and were replaced, padded with -1.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    unreadable: torch.Tensor
+
+
+class LabelledImages(SeededImages):
+    """Images with the indices of their classes; `transform` may draw from any of the global generators."""
+
+    seeded = staticmethod(seeded_everywhere)
+
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> LabelledSample:
+        return LabelledSample(image, torch.tensor(int(label)), unreadable)
+
+
+class ExactSampler(Sampler):
+    """This process's share of a data set in which every image has to count exactly once, as `(0, index)` pairs."""
+
+    def __init__(self, length: int, world: World):
+        self.indices = range(world.rank, length, world.size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, index) for index in self.indices)
+
+
+def eval_loader(dataset: SeededImages, batch_size: int, num_workers: int, world: World) -> DataLoader:
+    """All images of a data set, shared by the processes without a duplicate."""
+    sampler = ExactSampler(len(dataset), world)
+    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, generator=torch.Generator())
+
+
+def evaluation_transform(img_size: Sequence[int], in_chans: int, crop_pct: float | None = None) -> Callable:
+    """Bicubic resize to `img_size / crop_pct` and a centre crop.
+
+    Args:
+        crop_pct: by default 0.875 (224 of 256) as published, and 1 beyond 224 pixels and for images below 64, which
+            have no border to lose.
+    """
+    if crop_pct is None:
+        crop_pct = 0.875 if 64 <= max(img_size) <= 224 else 1.0
+    mean, std = normalisation(in_chans)
+    return create_transform(
+        (in_chans, *img_size), interpolation="bicubic", mean=tuple(mean), std=tuple(std), crop_pct=crop_pct
+    )
+
+
+def open_labelled(data_path: str, split: str) -> Any:
+    """Opens a split of a labelled data set and checks its class folders.
+
+    Args:
+        data_path: as for :func:`pretrain.readers.open_reader`; a folder must hold one for each split.
+
+    Raises:
+        FileNotFoundError: there is no such data or split.
+        ValueError: labels are missing, or a class folder is empty.
+    """
+    path = Path(data_path)
+    if not data_path.startswith((FASHION_MNIST, "hfds/")):
+        if not path.exists():
+            raise FileNotFoundError(f"There is no data at {data_path}.")
+        if not (path / split).is_dir():
+            raise FileNotFoundError(
+                f"There is no folder {path / split}: classification needs {path}/train and {path}/val, each with a "
+                "folder of images for each class (or name the splits with --train_split and --val_split)."
+            )
+    reader = open_reader(data_path, split)
+    if isinstance(reader, ReaderImageFolder):
+        _check_class_folders(path / split, reader)
+    if not any(class_names(reader)):  # images of a flat tar file are all of class ""
+        raise ValueError(f"{data_path} names no classes for {split}, so labels are missing.")
+    return reader
+
+
+def class_names(reader: Any) -> list[str]:
+    """Names of the classes in the order of their indices."""
+    class_to_idx = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
+    return sorted(class_to_idx, key=class_to_idx.get)
+
+
+def _check_class_folders(folder: Path, reader: ReaderImageFolder) -> None:
+    prefix = len(str(folder)) + 1
+    tops = [path[prefix:].partition(os.sep) for path, _ in reader.samples]
+    if flat := sum(not separator for _, separator, _ in tops):
+        raise ValueError(
+            f"{folder} holds {flat} image(s) outside of class folders, so their labels are missing. Put every image "
+            "into a folder named after its class; ImageNet's ILSVRC2012_img_val.tar unpacks flat like this and has to "
+            "be sorted into the class folders of train first."
+        )
+    used = {top for top, _, _ in tops}
+    if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in used):
+        raise ValueError(
+            f"{_some(empty)} in {folder} hold(s) no image. An empty class folder would shift the indices of all that "
+            "follow; fill or remove it (in train and val alike)."
+        )
+
+
+def check_same_classes(train: Sequence[str], val: Sequence[str], data_path: str) -> None:
+    """Raises ValueError unless both splits have the same classes in the same order."""
+    if list(train) == list(val):
+        return
+    if lacking := sorted(set(train) - set(val)):
+        problem = f"its validation images lack the class(es) {_some(lacking)}"
+    elif extra := sorted(set(val) - set(train)):
+        problem = f"its validation images have the class(es) {_some(extra)}, which training images lack"
+    else:
+        problem = "the classes of training and validation images differ in their order"
+    raise ValueError(
+        f"{data_path}: {problem}, so labels would not mean the same in both ({len(train)} and {len(val)})."
+    )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class ReaderSubset:
+    """Some of another reader's images."""
+
+    def __init__(self, reader: Any, indices: Sequence[int]):
+        self.reader, self.indices = reader, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple:
+        return self.reader[self.indices[index]]
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        return self.reader.filename(self.indices[index], basename, absolute)
+
+
+def take_fraction(reader: Any, fraction: float, seed: int) -> ReaderSubset:
+    """A random share of each class's images, at least one, that depends on the seed alone.
+
+    Raises:
+        ValueError: `fraction` is not above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"--label_fraction must be above 0 and at most 1, got {fraction}.")
+    labels = _labels(reader)
+    generator = np.random.default_rng(seed)
+    kept = []
+    for label in np.unique(labels):
+        indices = generator.permutation(np.flatnonzero(labels == label))
+        kept += indices[: max(1, round(fraction * len(indices)))].tolist()
+    return ReaderSubset(reader, sorted(kept))
+
+
+def _labels(reader: Any) -> np.ndarray:
+    """The label of every image, without opening any."""
+    if isinstance(reader, ReaderImageFolder):
+        return np.array([label for _, label in reader.samples])
+    if hasattr(reader, "dataset"):  # Hugging Face
+        return np.array(reader.dataset[reader.label_key])
+    return np.asarray(reader.labels if hasattr(reader, "labels") else reader.targets)
