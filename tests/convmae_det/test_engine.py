@@ -50,7 +50,8 @@ def test_compiled_backbone_trains_as_the_uncompiled_one_and_evaluates_any_size(m
         return {}
 
     monkeypatch.setattr("convmae_det.engine.inference_on_dataset", inference)
-    evaluate(OmegaConf.create({"dataloader": {"test": {}, "evaluator": {}}}), ours)
+    cfg = {"dataloader": {"test": {}, "evaluator": {}}, "test": {"tta": {"enabled": False}}}
+    evaluate(OmegaConf.create(cfg), ours)
     assert compiled["calls_captured"] == calls
 
 

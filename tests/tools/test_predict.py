@@ -58,7 +58,8 @@ def test_custom_data_from_training_to_pictures(shapes, tmp_path):
         "--annotations", tmp_path / "val.json", "--images", images, "--output", tmp_path / "pictures",
     )  # fmt: skip
     assert drawn.returncode == 0, drawn.stderr
-    assert len(list((tmp_path / "pictures").iterdir())) == 4
+    assert len(list((tmp_path / "pictures").glob("worst_*.png"))) == len(ids)
+    assert all(name in (tmp_path / "pictures/report.html").read_text() for name in ("coin", "box", "kite"))
 
 
 def test_boxes_alone_without_validation_set(shapes, tmp_path):
