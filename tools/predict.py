@@ -101,7 +101,8 @@ def main() -> None:
             if images:
                 unreadable = predict_images(writer, images, ids)
         finally:
-            writer.close()
+            if writer.images:  # a command that is refused leaves the results of an earlier one alone
+                writer.close()
     print(f"{len(writer.images)} images, {len(writer.results)} objects: {args.output}")
     if unreadable:
         names = ", ".join(str(path) for path in unreadable)

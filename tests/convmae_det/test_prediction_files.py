@@ -54,6 +54,7 @@ def test_inputs(tmp_path):
     assert find_images([str(tmp_path / "a")], nowhere) == [a, b]
     assert find_images([str(tmp_path / "**/1.jpg"), str(a)], nowhere) == [a, c]
     assert find_images([str(tmp_path / "a")], tmp_path / "a" / "sub") == [a]
+    assert find_images([str(tmp_path / "**/1.*")], tmp_path / "a" / "sub") == [a, c]
     (tmp_path / "empty").mkdir()
     for bad, message in (
         ("empty", "empty holds no images"),

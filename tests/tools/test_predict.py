@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
 import torch
 from custom import CATEGORIES, write_custom
+from scripts import load_tool
 from shapes import REPO, environment, run_training
 
 
@@ -72,6 +75,18 @@ def test_boxes_alone_without_validation_set(shapes, tmp_path):
     assert len(weights["categories"]) == 3 and not any("mask_head" in name for name in weights["model"])
     nothing = run_training(shapes, tmp_path / "run", "--eval-only", *options)
     assert nothing.returncode == 1 and "--eval-only has nothing to evaluate" in nothing.stderr
+
+
+def test_a_refused_command_keeps_earlier_results(tmp_path, monkeypatch):
+    predict = load_tool("predict")
+    monkeypatch.setattr(predict, "Predictor", lambda *args, **kwargs: SimpleNamespace(categories=[], batch_size=1))
+    (tmp_path / "clip.mp4").write_text("no video")
+    (tmp_path / "predictions.json").write_text("[1]")
+    arguments = ["--config-file", "c.py", "--weights", "w.pth", "--input", tmp_path / "clip.mp4", "--output", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
+    with pytest.raises(SystemExit, match="cannot be read as a video"):
+        predict.main()
+    assert (tmp_path / "predictions.json").read_text() == "[1]" and not (tmp_path / "images.json").exists()
 
 
 def test_mistakes_are_told_in_a_line(shapes, tmp_path):

@@ -35,7 +35,7 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> list[Path]:
 
     Args:
         inputs: files, folders (all images in them and below), or patterns such as "photos/**/*.jpg".
-        leave_out: folder whose files are not taken from folders, such as that of the output.
+        leave_out: folder whose files are not taken from folders or for patterns, such as that of the output.
 
     Raises:
         UserError: an input names nothing.
@@ -49,17 +49,22 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> list[Path]:
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
             if not files:
                 raise UserError(f"Folder {name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-            files = [p for p in files if leave_out.resolve() not in p.resolve().parents]
+            files = _outside(leave_out, files)
         else:
             files = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
             if not files:
                 raise UserError(
                     f"Pattern {name} matches no file." if glob.has_magic(name) else f"{name} does not exist."
                 )
+            files = _outside(leave_out, files)
         found |= dict.fromkeys(files)
     if not found:
         raise UserError(f"No images to predict besides those in the output folder {leave_out}.")
     return list(found)
+
+
+def _outside(folder: Path, files: Sequence[Path]) -> list[Path]:
+    return [p for p in files if folder.resolve() not in p.resolve().parents]
 
 
 class PredictionWriter:
