@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 
 from convmae_det.config import load_config
+from convmae_det.custom_data import use_custom_data
 from convmae_det.dataset_check import check_datasets
 from convmae_det.samples import Sample, class_names, count_objects, iterate_samples
 from convmae_det.visualization import contact_sheet, draw_instances
@@ -46,6 +47,7 @@ def main() -> None:
         if args.count < 1:
             raise UserError(f"--count {args.count}: at least one image is drawn.")
         cfg = load_config(args.config_file, args.opts)
+        use_custom_data(cfg, training=args.split == "train")
         source = iterate_samples(cfg, args.split)
         if cfg.train.check_data and "train" in cfg.dataloader:
             check_datasets(cfg, training=args.split == "train")

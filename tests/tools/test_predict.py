@@ -40,6 +40,10 @@ def test_custom_data_from_training_to_pictures(shapes, tmp_path):
     other = run_training(shapes, run, "--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}")
     assert other.returncode == 1 and "was trained on 3 classes (coin, box, kite)" in other.stderr
 
+    seen = tool("visualize_data", shapes, "--config-file", run / "config.yaml", "--output", tmp_path / "data",
+                "--count", 1)  # fmt: skip
+    assert seen.returncode == 0 and "1 images" in seen.stdout, seen.stderr
+
     (tmp_path / "broken.jpg").write_text("no image")
     done = tool(
         "predict", shapes, "--config-file", run / "config.yaml", "--weights", run / "model_final.pth",
