@@ -112,6 +112,7 @@ def test_without_validation_set(shapes, tmp_path, caplog):
     [
         (lambda o: [o[0]], "data.train_json needs data.train_images"),
         (lambda o: [o[1]], "data.train_images needs data.train_json"),
+        (lambda o: o[2:], "data.val_json without data.train_json"),
         (lambda o: ["data.train_json=no.json", o[1]], "data.train_json=no.json: there is no such file"),
         (lambda o: [o[0], "data.train_images=no"], "data.train_images=no: there is no such folder"),
         (lambda o: [f"data.train_json={REPO / 'README.md'}", o[1]], "README.md: is not a COCO annotation file"),

@@ -62,11 +62,14 @@ def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
         training: the training set is needed; for an evaluation it may be missing.
 
     Raises:
-        UserError: a file or folder is missing, a file is not COCO, or both files do not list the same categories.
+        UserError: a file or folder is missing, a file is not COCO, or both files do not list the same categories,
+            or training has only an evaluation set.
     """
     if not any(cfg.data[key] for key in DATA_OPTIONS):
         return
     train, val = _read(cfg.data, "train", required=training), _read(cfg.data, "val", required=True)
+    if training and not train:
+        raise UserError("data.val_json without data.train_json: training would take the config's own data; name both.")
     if train and val:
         _check_same_categories(train, val)
     known = train or val
