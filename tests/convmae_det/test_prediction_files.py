@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
 from convmae_det.prediction_files import PredictionWriter, find_images, predict_images, predict_video
@@ -98,6 +99,23 @@ def test_unreadable_images_are_named_and_skipped(tmp_path, caplog):
     assert write(tmp_path / "out", [bad, good, cut]) == [bad, cut]
     assert f"{bad} is skipped, it cannot be read as an image" in caplog.text
     assert [i["file_name"] for i in json.loads((tmp_path / "out/images.json").read_text())["images"]] == [str(good)]
+
+
+def test_images_that_the_model_cannot_take_are_skipped(tmp_path, caplog, monkeypatch):
+    one, line, two = picture(tmp_path / "1.png"), picture(tmp_path / "2.png", (1, 2000)), picture(tmp_path / "3.png")
+    predict = OneBox.__call__
+
+    def resizing(self, images):
+        resize = T.AugmentationList([T.ResizeShortestEdge([64, 64], 64)])
+        self.transform, self.format = resize, "RGB"
+        [self._model_input(image) for image in images]
+        return predict(self, images)
+
+    monkeypatch.setattr(OneBox, "__call__", resizing)
+    assert write(tmp_path / "out", [one, line, two]) == [line]
+    assert "2.png is skipped (2000x1 pixels cannot be brought to the size" in caplog.text
+    listed = json.loads((tmp_path / "out/images.json").read_text())["images"]
+    assert [i["file_name"] for i in listed] == [str(one), str(two)]
 
 
 def test_inputs_are_never_replaced(tmp_path):

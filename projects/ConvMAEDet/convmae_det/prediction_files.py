@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
@@ -149,13 +150,25 @@ def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[P
                 unreadable.append(path)
                 logger.warning(f"{path} is skipped, it cannot be read as an image ({e}).")
             if len(batch) == predictor.batch_size or (batch and path == images[-1]):
-                for (file, pixels), instances in zip(batch, predictor([p for _, p in batch]), strict=True):
+                for (file, pixels), instances in zip(batch, _predict(predictor, [p for _, p in batch]), strict=True):
+                    if isinstance(instances, OSError):
+                        unreadable.append(file)
+                        logger.warning(f"{file} is skipped ({instances}).")
+                        continue
                     entry = {"id": ids[file], "file_name": str(file)}
                     name = overlays[file].relative_to(writer.output / "overlays")
                     overlay = writer.add(pixels, predictor.to_coco(instances, ids[file]), entry, name)
                     write_picture(overlays[file], overlay)
                 batch = []
     return unreadable
+
+
+def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Instances | OSError]:
+    """Predicts a batch; an image that the model cannot take gives its error, and the others are predicted."""
+    try:
+        return predictor(images)
+    except OSError as e:
+        return [e] if len(images) == 1 else [out for image in images for out in _predict(predictor, [image])]
 
 
 def predict_video(writer: PredictionWriter, video: Path) -> None:

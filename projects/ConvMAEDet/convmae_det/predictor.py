@@ -107,7 +107,7 @@ class Predictor:
 
         Raises:
             ValueError: an array is not an RGB image.
-            OSError: a file cannot be read.
+            OSError: a file cannot be read, or an image is too narrow to be resized.
         """
         if isinstance(images, np.ndarray | str | os.PathLike):
             return self([images])[0]
@@ -133,7 +133,10 @@ class Predictor:
             raise ValueError(f"An image must be RGB uint8 (H, W, 3), got {image.dtype} {image.shape}.")
         height, width = image.shape[:2]
         inputs = T.AugInput(convert_PIL_to_numpy(Image.fromarray(image), self.format))
-        self.transform(inputs)
+        try:
+            self.transform(inputs)
+        except ValueError as e:  # of a line of pixels nothing is left
+            raise OSError(f"{width}x{height} pixels cannot be brought to the size that the model takes: {e}") from e
         # (H, W, C) -> (C, H, W)
         tensor = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
