@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from shapes import CONFIG, REPO, SMALL
 
 from convmae_det.config import load_config
+from convmae_det.rcnn import PaddedRCNN
 from convmae_det.tta import ScaleAndFlip, TestTimeAugmentation, with_tta
 from pretrain.errors import UserError
 
@@ -59,9 +60,12 @@ def test_choices_of_the_config(model):
     tta = with_tta(cfg, model)
     assert tta.tta_mapper.scales == [1.0, 2.0] and tta.tta_mapper.flip is False
     assert with_tta(load_config(str(REPO / CONFIG)), model) is model
-    cfg.test.tta.scales = []
-    with pytest.raises(UserError, match=r"test\.tta\.scales=\[\] must be one or more positive numbers"):
-        with_tta(cfg, model)
+    for scales in ([], 1.0, [1.0, 0], ["large"]):
+        cfg.test.tta.scales = scales
+        with pytest.raises(UserError, match=r"test\.tta\.scales=.* must be one or more positive numbers"):
+            with_tta(cfg, model)
+    with pytest.raises(UserError, match="images are padded before they are scaled"):
+        with_tta(cfg, PaddedRCNN.__new__(PaddedRCNN))
     with pytest.raises(UserError, match="augments R-CNN models alone, not Linear"):
         with_tta(OmegaConf.merge(cfg, {"test": {"tta": {"scales": [1.0]}}}), torch.nn.Linear(1, 1))
 

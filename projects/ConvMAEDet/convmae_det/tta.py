@@ -1,7 +1,9 @@
 """Test-time augmentation as a choice of the config: `test.tta.enabled=true`."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 
 from detectron2.config import CfgNode
 from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNN, GeneralizedRCNNWithTTA
@@ -9,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convmae_det.rcnn import PaddedRCNN
 from pretrain.errors import UserError
 
 __all__ = ["ScaleAndFlip", "TestTimeAugmentation", "with_tta"]
@@ -20,7 +23,7 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """The model itself, or under `test.tta.enabled` its predictions merged over scaled and flipped images.
 
     Raises:
-        UserError: the model is no Mask or Faster R-CNN, or there are no scales.
+        UserError: the model is no Mask or Faster R-CNN, or one for padded images, or there are no scales.
     """
     tta = cfg.test.tta
     if not tta.enabled:
@@ -28,9 +31,22 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> nn.Module:
     detector = model.module if isinstance(model, DistributedDataParallel) else model
     if not isinstance(detector, GeneralizedRCNN):
         raise UserError(f"test.tta.enabled: detectron2 augments R-CNN models alone, not {type(detector).__name__}.")
-    if not tta.scales or min(tta.scales) <= 0:
+    if isinstance(detector, PaddedRCNN):
+        raise UserError(
+            "test.tta.enabled: this config's images are padded before they are scaled, and their boxes would be merged "
+            "at the wrong place; it is for models that pad images themselves."
+        )
+    if not _are_scales(tta.scales):
         raise UserError(f"test.tta.scales={tta.scales} must be one or more positive numbers.")
     return TestTimeAugmentation(detector, ScaleAndFlip(tta.scales, tta.flip))
+
+
+def _are_scales(scales: object) -> bool:
+    return (
+        isinstance(scales, Sequence)
+        and len(scales) > 0
+        and all(isinstance(s, Real) and not isinstance(s, bool) and 0 < s < math.inf for s in scales)
+    )
 
 
 class ScaleAndFlip:
