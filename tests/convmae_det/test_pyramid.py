@@ -45,3 +45,10 @@ def test_images_larger_than_the_square_are_refused():
     with pytest.raises(UserError, match=r"data\.test_max_size=80 is larger than model\.backbone\.square_pad=64"):
         check_padding(load_config(str(REPO / CONFIG), RECTANGLES[2:]))
     check_padding(load_config(str(REPO / CONFIG), RECTANGLES))
+
+
+def test_images_larger_than_the_crop_are_refused():
+    config = str(REPO / "projects/MIMDet/configs/COCO/convmae_base_mask_rcnn_FPN_25ep.py")
+    check_padding(load_config(config))
+    with pytest.raises(UserError, match=r"data\.test_max_size=1333 is larger than the crop of 1024"):
+        check_padding(load_config(config, ["data.test_max_size=1333"]))
