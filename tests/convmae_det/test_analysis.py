@@ -73,6 +73,27 @@ def test_fields_that_converters_leave_out(dataset):
     assert len(find_errors(dataset, RESULTS, 0.5)[0].missed) == 1
 
 
+def test_annotations_counted_from_0(dataset):
+    expected = evaluate(dataset, RESULTS, "bbox").summary, find_errors(dataset, RESULTS, 0.5)
+    for annotation in dataset["annotations"]:
+        annotation["id"] -= 1
+    ours = evaluate(dataset, RESULTS, "bbox").summary, find_errors(dataset, RESULTS, 0.5)
+    np.testing.assert_equal(ours[0], expected[0])
+    assert [(e.image_id, e.hits, len(e.missed)) for e in ours[1]] == [
+        (e.image_id, e.hits, len(e.missed)) for e in expected[1]
+    ]
+    assert dataset["annotations"][0]["id"] == 0
+
+
+def test_missing_area_is_that_of_the_mask(dataset):
+    for annotation in dataset["annotations"]:
+        x, y, *_ = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + 20, y, x + 20, y + 20, x, y + 20]]  # 400 pixels, in a box of 1600
+        del annotation["area"]
+    summary = evaluate(dataset, RESULTS, "bbox").summary
+    assert summary["APs"] > 0 and np.isnan(summary["APm"])
+
+
 def test_nothing_above_the_threshold(dataset):
     errors = find_errors(dataset, RESULTS, score_threshold=0.99)
     assert errors[0].image_id == 1 and errors[0].f1 == 0 and len(errors[0].missed) == 2

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -14,6 +15,7 @@ import numpy as np
 import pycocotools.coco
 from pycocotools.cocoeval import COCOeval
 
+from convmae_det.evaluation import complete
 from pretrain.errors import UserError
 
 __all__ = ["Evaluation", "ImageErrors", "evaluate", "find_errors", "read_annotations", "read_results"]
@@ -130,12 +132,12 @@ def _percent(value: float) -> float:
 
 def _load(coco: type, dataset: dict, results: Sequence[dict]) -> tuple:
     """Both files as COCO's objects, which change what they are given: they get copies, and are kept quiet."""
-    with redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an id 0, which is replaced right after
         truth = coco()
-        # COCO wants two fields that converters tend to leave out.
-        annotations = [{"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a} for a in dataset["annotations"]]
-        truth.dataset = {**dataset, "annotations": annotations}
+        truth.dataset = {**dataset, "annotations": [dict(a) for a in dataset["annotations"]]}
         truth.createIndex()
+        complete(truth)
         return truth, truth.loadRes([dict(r) for r in results])
 
 
@@ -182,13 +184,15 @@ def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) 
             if not annotation.get("iscrowd"):
                 images[annotation["image_id"]].missed.append(annotation)
         return _worst_first(images.values())
-    evaluator = COCOeval(*_load(pycocotools.coco.COCO, dataset, kept), "bbox")
+    truth, detections = _load(pycocotools.coco.COCO, dataset, kept)
+    evaluator = COCOeval(truth, detections, "bbox")
     params = evaluator.params
     params.iouThrs, params.maxDets = np.array([MATCH_IOU]), [100]
     params.areaRng, params.areaRngLbl = [[0, 1e10]], ["all"]
     matched_truth, matched = _match(evaluator)
-    for annotation in dataset["annotations"]:
-        if not annotation.get("iscrowd") and annotation["id"] not in matched_truth:
+    # The copies may have other ids: those of the file may start at 0.
+    for annotation, counted in zip(dataset["annotations"], truth.dataset["annotations"], strict=True):
+        if not annotation.get("iscrowd") and counted["id"] not in matched_truth:
             images[annotation["image_id"]].missed.append(annotation)
     for number, result in enumerate(kept, start=1):  # the ids that COCO gives to results
         state = matched.get(number)

@@ -15,7 +15,7 @@ try:
 except ImportError:
     COCOeval_faster = None
 
-__all__ = ["COCOEvaluator"]
+__all__ = ["COCOEvaluator", "complete"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         super().__init__(*args, use_fast_impl=False, **kwargs)
         fast = use_fast_impl and COCOeval_faster is not None and self._max_dets_per_image[2] == 100
         self.implementation = COCOeval_faster if fast else COCOeval
-        _complete(self._coco_api)
+        complete(self._coco_api)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
         logger.info(f"COCO metrics by {self.implementation.__module__.partition('.')[0]}.")
@@ -56,7 +56,12 @@ def _implementation(cls: type) -> Iterator[None]:
         coco_evaluation.COCOeval = before
 
 
-def _complete(coco: COCO) -> None:
+def complete(coco: COCO) -> None:
+    """Fills in what annotations may leave out, in place, and counts them from 1 where one has the id 0.
+
+    pycocotools takes the id 0 for "no object". A missing `iscrowd` is 0, a missing `area` that of the mask,
+    or of the box where there is none.
+    """
     coco.dataset.setdefault("info", {})
     annotations = coco.dataset.get("annotations", ())
     if 0 in coco.anns:
