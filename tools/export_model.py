@@ -14,7 +14,7 @@ from pathlib import Path
 from detectron2.config import instantiate
 
 from convmae_det.checkpoint import load_weights
-from convmae_det.config import load_config
+from convmae_det.config import build_model, load_config
 from convmae_det.export import PixelPyramid, export_backbone, export_detector
 from pretrain.errors import UserError, exit_on_user_error
 
@@ -65,7 +65,7 @@ def main() -> None:
     with exit_on_user_error():
         check_arguments(args)
         cfg = load_config(args.config_file, args.opts)
-        model = instantiate(cfg.model)
+        model = build_model(cfg)
         load_weights(model, args.weights, strict=True)
         if args.output.suffix == ".ts":
             try:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convmae_det.config import load_config
+from convmae_det.config import build_model, load_config
 from pretrain.errors import UserError
 
 CONFIG = str(Path(__file__).parents[2] / "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py")
@@ -28,6 +28,11 @@ def test_bad_override(override, message):
 def test_overrides_reach_arguments_the_config_leaves_at_their_default():
     cfg = load_config(CONFIG, ["model.backbone.net.in_chans=1", "train.amp.dtype=bfloat16", "+train.note=mine"])
     assert (cfg.model.backbone.net.in_chans, cfg.train.amp.dtype, cfg.train.note) == (1, "bfloat16", "mine")
+
+
+def test_model_that_cannot_be_built():
+    with pytest.raises(UserError, match=r"cannot be built for data\.image_size=70: "):
+        build_model(load_config(CONFIG, ["data.image_size=70"]))
 
 
 def test_missing_and_broken_files(tmp_path):

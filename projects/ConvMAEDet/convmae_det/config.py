@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2 import model_zoo
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
 
 from convmae_det.custom_data import DATA_OPTIONS
 from convmae_det.recipe import DERIVED_FROM_EPOCHS
 from pretrain.errors import UserError
 
-__all__ = ["default_train_options", "load_config"]
+__all__ = ["build_model", "default_train_options", "load_config"]
 
 DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
 """Test-time augmentation, see :mod:`convmae_det.tta`."""
@@ -60,6 +61,21 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
     _apply_overrides(cfg, overrides)
     return cfg
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model of a config, as initialised, on the CPU.
+
+    Raises:
+        UserError: its numbers do not fit together.
+    """
+    try:
+        return instantiate(cfg.model)
+    except UserError:
+        raise
+    except (ValueError, AssertionError) as e:
+        size = f" for data.image_size={cfg.data.image_size}" if "image_size" in cfg.get("data", {}) else ""
+        raise UserError(f"The model of this config cannot be built{size}: {e}") from e
 
 
 def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from convmae_det.categories import categories_of, check_same_classes
 from convmae_det.checkpoint import RunCheckpointer, load_weights
-from convmae_det.config import load_config
+from convmae_det.config import build_model, load_config
 from convmae_det.custom_data import use_custom_data
 from convmae_det.dataset_check import check_datasets
 from convmae_det.hooks import BestCheckpointer, RecordMemory, SaveOnSigterm, SeedEachStep
@@ -66,7 +66,7 @@ def run(args: Namespace) -> None:
     if cfg.train.check_data:
         _on_main_process(lambda: check_datasets(cfg, training=not args.eval_only))
 
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = build_model(cfg).to(cfg.train.device)
     logger.info(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
     if args.eval_only:
         if not cfg.train.init_checkpoint:

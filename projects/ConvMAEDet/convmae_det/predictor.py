@@ -16,7 +16,7 @@ from PIL import Image
 
 from convmae_det.categories import categories_of, stored_categories
 from convmae_det.checkpoint import load_weights
-from convmae_det.config import load_config
+from convmae_det.config import build_model, load_config
 from convmae_det.custom_data import set_class_count
 from convmae_det.pyramid import check_padding
 from convmae_det.tta import with_tta
@@ -80,7 +80,7 @@ class Predictor:
             self.transform = T.AugmentationList(list(instantiate(mapper.augmentations)))
         except (AttributeError, KeyError) as e:
             raise UserError("The config's dataloader.test.mapper lacks augmentations or image_format.") from e
-        model = instantiate(cfg.model).to(self.device)
+        model = build_model(cfg).to(self.device)
         load_weights(model, weights, strict=True, source="weights")
         self.model = with_tta(cfg, model.eval())
         names = cfg.dataloader.test.dataset.names
