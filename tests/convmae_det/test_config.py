@@ -42,6 +42,24 @@ def test_missing_and_broken_files(tmp_path):
     broken.write_text("model = (")
     with pytest.raises(UserError, match=r"broken\.py cannot be loaded: SyntaxError"):
         load_config(str(broken))
+    for text, error in (
+        ("model = nothing", "NameError"),
+        ("import os\nos.nothing", "AttributeError"),
+        ("1 + 'a'", "Type"),
+    ):
+        broken.write_text(text)
+        with pytest.raises(UserError, match=rf"broken\.py cannot be loaded: {error}"):
+            load_config(str(broken))
+    cut = tmp_path / "config.yaml"
+    for text, message in (
+        ("model: {a: 1", "cannot be loaded: ParserError"),
+        ("model: {a: 1}\ndataloader:", "defines no dataloader, optimizer"),
+        ("", "holds no keys and values"),
+        ("[1, 2]", "holds no keys and values"),
+    ):
+        cut.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_config(str(cut))
     broken.write_text("model = dict()")
     with pytest.raises(UserError, match="defines no dataloader, optimizer, lr_multiplier, train"):
         load_config(str(broken))

@@ -108,6 +108,9 @@ def test_mistakes(tmp_path):
         Predictor(str(REPO / CONFIG))
     with pytest.raises(FileNotFoundError, match=r"weights: Checkpoint no\.pth does not exist"):
         Predictor(str(REPO / CONFIG), "no.pth", device="cpu")
+    for device in ("nonsense", "cuda:99"):
+        with pytest.raises(UserError, match=f"Device {device} cannot be used: .* Leave it out, or name cpu"):
+            Predictor(str(REPO / CONFIG), "no.pth", device=device)
     model = instantiate(load_config(str(REPO / CONFIG), [*SMALL, "model.roi_heads.num_classes=2"]).model)
     with pytest.raises(UserError, match=r"have another shape .*; is it from another config"):
         Predictor(str(REPO / CONFIG), save(model, tmp_path), overrides=SMALL, device="cpu")

@@ -5,10 +5,12 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from convmae_det.custom_data import DATA_OPTIONS
@@ -19,6 +21,13 @@ __all__ = ["build_model", "default_train_options", "load_config"]
 
 DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
 """Test-time augmentation, see :mod:`convmae_det.tta`."""
+
+
+UNREADABLE = (
+    *(SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError, AssertionError),
+    *(yaml.YAMLError, OmegaConfBaseException),
+)
+"""What goes wrong in a config file that is executed, or was cut off."""
 
 
 def default_train_options() -> DictConfig:
@@ -51,9 +60,12 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
     try:
         cfg = LazyConfig.load(config_file)
-    except (SyntaxError, ImportError, KeyError, ValueError) as e:
+    except UNREADABLE as e:
         raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {e}") from e
-    missing = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
+    if not isinstance(cfg, DictConfig) or not cfg:
+        raise UserError(f"Config file {config_file} holds no keys and values; is it a run's config.yaml?")
+    needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+    missing = [key for key in needed if cfg.get(key) is None]  # a file that was cut off may end in an empty key
     if missing:
         raise UserError(f"Config file {config_file} defines no {', '.join(missing)}; a run needs them.")
     cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
