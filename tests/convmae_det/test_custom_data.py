@@ -123,6 +123,26 @@ def test_mistakes(shapes, tmp_path, change, message):
         load(change(write_custom(shapes, tmp_path)))
 
 
+@pytest.mark.parametrize("change", [{"id": None}, {"name": 5}])
+def test_malformed_categories(shapes, tmp_path, change):
+    options = write_custom(shapes, tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["categories"][0].update(change)
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"train\.json: category .* needs a whole number as id and a text as name"):
+        load(options)
+
+
+def test_training_on_crowds_alone(shapes, tmp_path):
+    options = write_custom(shapes, tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="all annotations are crowds"):
+        check_datasets(load(options))
+
+
 def test_other_categories_for_evaluation(shapes, tmp_path):
     options = write_custom(shapes, tmp_path)
     content = json.loads((tmp_path / "val.json").read_text())

@@ -83,6 +83,7 @@ def test_periods_in_epochs():
         (["train.lr_base_batch_size=0"], r"lr_base_batch_size=0 must be a number above 0"),
         (["train.max_iter=0"], r"train\.max_iter=0 must be at least 1"),
         (["train.grad_accum_steps=0"], r"grad_accum_steps=0 must be a whole number of at least 1"),
+        (["dataloader.train.total_batch_size=16.5"], "total_batch_size=16.5 must be a whole number"),
         (["train.grad_accum_steps=3"], r"total_batch_size=16 is not a positive multiple of 24: 8 training processes"),
     ],
 )

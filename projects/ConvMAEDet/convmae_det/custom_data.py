@@ -4,6 +4,7 @@ What follows from the files is written into the config (data set names, class co
 `config.yaml` of a run shows it and runs again.
 """
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -120,11 +121,17 @@ def _read(data: DictConfig, split: str, *, required: bool) -> _CustomSet | None:
         raise UserError(f"data.{split}_images={images}: there is no such folder.")
     try:
         _, annotations, categories = read_coco_json(Path(json_file))
-        categories = [{"id": int(c["id"]), "name": str(c["name"])} for c in categories]
+        categories = [{"id": c["id"], "name": c["name"]} for c in categories]
     except KeyError as e:
         raise UserError(f"data.{split}_json={json_file}: a category has no {e}.") from e
     except ValueError as e:
         raise UserError(f"data.{split}_json={json_file}: {e}.") from e
+    for category in categories:
+        if not isinstance(category["id"], int) or not isinstance(category["name"], str):
+            raise UserError(
+                f"data.{split}_json={json_file}: category {json.dumps(category)} needs a whole number as id and a text "
+                "as name."
+            )
     if not categories:
         raise UserError(f"data.{split}_json={json_file} lists no categories.")
     data[f"{split}_json"], data[f"{split}_images"] = os.path.abspath(json_file), os.path.abspath(images)

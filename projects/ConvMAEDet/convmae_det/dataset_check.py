@@ -125,6 +125,11 @@ def _check_ids(report: DatasetReport, images: list, annotations: list, categorie
             [i for i, n in counts.items() if n > 1 or i is None],
             "make them unique.",
         )
+    report.add(
+        "categories without a text as name",
+        [c.get("id") for c in categories if not isinstance(c.get("name"), str)],
+        "give each a name in quotes.",
+    )
     image_ids, category_ids = {i.get("id") for i in images}, {c.get("id") for c in categories}
     report.add(
         "annotations of unknown images",
@@ -194,6 +199,8 @@ def _check_annotations(report: DatasetReport, images: list, annotations: list, t
         )
     if training and not annotations:
         report.faults.append(f"{report.name}: there is no annotation to train on.")
+    elif training and all(a.get("iscrowd") for a in annotations):
+        report.faults.append(f"{report.name}: all annotations are crowds (iscrowd), which training leaves out.")
 
 
 def _check_polygons(report: DatasetReport, annotations: list) -> None:

@@ -137,9 +137,10 @@ def derive_recipe(cfg: DictConfig, images: int, world_size: int) -> Recipe:
 
 
 def _check_batch(batch: int, grad_accum_steps: int, world_size: int) -> None:
-    if not isinstance(grad_accum_steps, int) or isinstance(grad_accum_steps, bool) or grad_accum_steps < 1:
-        raise UserError(f"train.grad_accum_steps={grad_accum_steps} must be a whole number of at least 1.")
-    if batch < 1 or batch % (grad_accum_steps * world_size):
+    for name, value in (("train.grad_accum_steps", grad_accum_steps), ("dataloader.train.total_batch_size", batch)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name}={value} must be a whole number of at least 1.")
+    if batch % (grad_accum_steps * world_size):
         raise UserError(
             f"dataloader.train.total_batch_size={batch} is not a positive multiple of {grad_accum_steps * world_size}: "
             f"{world_size} training processes x train.grad_accum_steps={grad_accum_steps}."
