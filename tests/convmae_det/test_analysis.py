@@ -38,6 +38,12 @@ def found(image: int, category: int, x: float, score: float) -> dict:
     return {"image_id": image, "category_id": category, "bbox": [x, 10, 40, 40], "score": score}
 
 
+def one_annotation(**changes: object) -> str:
+    annotation = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 4, 4], **changes}
+    lists = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 7, "name": "cat"}]}
+    return json.dumps({**lists, "annotations": [annotation]})
+
+
 RESULTS = [
     found(1, 7, 0, 0.9),  # hit
     found(1, 7, 2, 0.8),  # a second one on the same object
@@ -121,6 +127,7 @@ def test_figures_are_those_of_pycocotools(dataset, task, tmp_path):
         ("[", "is not a JSON file"),
         ("{}", "is not a COCO results file"),
         ("[]", "holds no detections"),
+        ('[{"score": 1}]', "one of its detections has no image_id, category_id"),
         (json.dumps([found(5, 7, 0, 1)]), "is of another data set: its image_id 5 is not among"),
         (json.dumps([found(1, 1, 0, 1)]), "is of another data set: its category_id 1 is not among"),
     ],
@@ -136,7 +143,11 @@ def test_bad_results(dataset, tmp_path, content, message):
     ("content", "message"),
     [
         (None, "does not exist"),
-        ("[]", "it has no images"),
+        ("[]", "is not a COCO annotation file"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "one of its images has no file_name"),
+        (one_annotation(bbox=[1, 2, 3]), r"the bbox \[1, 2, 3\] is not four numbers"),
+        (one_annotation(image_id=5), "the image_id 5 is not among its images"),
+        (one_annotation(category_id=None), "one of its annotations has no category_id"),
         ('{"images": [], "annotations": [], "categories": []}', "no"),
     ],
 )

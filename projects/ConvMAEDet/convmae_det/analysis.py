@@ -15,6 +15,7 @@ import numpy as np
 import pycocotools.coco
 from pycocotools.cocoeval import COCOeval
 
+from convmae_det.dataset_check import read_coco_json
 from convmae_det.evaluation import complete
 from pretrain.errors import UserError
 
@@ -24,21 +25,47 @@ logger = logging.getLogger(__name__)
 
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 MATCH_IOU = 0.5
+NEEDED = {
+    "images": ("id", "file_name"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""The lists of an annotation file, in the order of :func:`read_coco_json`, and the keys of their entries."""
+
+KNOWN = {"image_id": "images", "category_id": "categories"}
 
 
 def read_annotations(path: Path) -> dict:
     """A COCO annotation file.
 
     Raises:
-        UserError: it is missing, not JSON, or lacks images, annotations or categories.
+        UserError: it is missing, not JSON, or what it lists is incomplete.
     """
-    content = _read_json(path)
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    if missing or not isinstance(content, dict):
-        raise UserError(f"{path} is not a COCO annotation file: it has no {', '.join(missing)}.")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        content = dict(zip(NEEDED, read_coco_json(path), strict=True))
+    except ValueError as e:
+        raise UserError(f"{path} {e}.") from e
     if not content["images"]:
         raise UserError(f"{path} lists no images; check that it is the right file.")
+    for name, keys in NEEDED.items():
+        _check_entries(path, name, content[name], keys)
+    for key, table in KNOWN.items():
+        strangers = {a[key] for a in content["annotations"]} - {row["id"] for row in content[table]}
+        if strangers:
+            raise UserError(f"{path}: the {key} {sorted(strangers, key=str)[0]} is not among its {table}.")
     return content
+
+
+def _check_entries(path: Path, name: str, entries: list[dict], keys: Sequence[str]) -> None:
+    for entry in entries:
+        lacking = [key for key in keys if entry.get(key) is None]
+        if lacking:
+            raise UserError(f"{path}: one of its {name} has no {', '.join(lacking)}: {json.dumps(entry)[:100]}")
+        box = entry.get("bbox", [0] * 4)
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
+            raise UserError(f"{path}: the bbox {json.dumps(box)[:100]} is not four numbers: x, y, width, height.")
 
 
 def read_results(path: Path, dataset: dict) -> list[dict]:
@@ -52,7 +79,8 @@ def read_results(path: Path, dataset: dict) -> list[dict]:
         raise UserError(f"{path} is not a COCO results file: a list of detections with a score each.")
     if not results:
         raise UserError(f"{path} holds no detections; train the detector longer, or check which weights it was given.")
-    for key, table in (("image_id", "images"), ("category_id", "categories")):
+    _check_entries(path, "detections", results, ("image_id", "category_id", "score"))
+    for key, table in KNOWN.items():
         strangers = {r[key] for r in results} - {row["id"] for row in dataset[table]}
         if strangers:
             raise UserError(
