@@ -66,7 +66,7 @@ def main() -> None:
         check_arguments(args)
         cfg = load_config(args.config_file, args.opts)
         model = build_model(cfg)
-        load_weights(model, args.weights, strict=True)
+        load_weights(model, args.weights, strict=True, source="--weights")
         if args.output.suffix == ".ts":
             try:
                 image = instantiate(cfg.dataloader.test.mapper)({"file_name": str(args.image)})["image"]
@@ -75,7 +75,9 @@ def main() -> None:
             deviation, names, objects = export_detector(model, args.output, image)
             checked = f"{objects} objects in three images"
         else:
-            size = args.size or (cfg.data.image_size,) * 2
+            size = args.size or (cfg.data.get("image_size"),) * 2
+            if None in size:
+                raise UserError("The config has no data.image_size; name the size with --size HEIGHT WIDTH.")
             pyramid = PixelPyramid(model)
             deviation, names = export_backbone(pyramid, args.output, size, dynamic=args.dynamic), pyramid.names
             checked = "random images" + (" of two sizes" if args.dynamic else "")

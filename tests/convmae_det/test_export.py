@@ -99,6 +99,14 @@ def test_mistakes(detector, tmp_path, name, size, dynamic, message):
         export_backbone(PixelPyramid(detector), tmp_path / name, size, dynamic=dynamic)
 
 
+def test_other_backbones_are_refused_in_a_sentence(tmp_path):
+    cfg = load_config(str(REPO / "projects/MIMDet/configs/COCO/convmae_base_mask_rcnn_FPN_25ep.py"))
+    cfg.model.backbone.bottom_up.update(embed_dim=(8, 16, 24), depth=(1, 1, 1), num_heads=4, global_block_indexes=[0])
+    with pytest.raises(UserError, match=r"cannot be exported by torch\.export"):
+        export_backbone(PixelPyramid(instantiate(cfg.model)), tmp_path / "a.pt2", (64, 64))
+    assert not list(tmp_path.iterdir())
+
+
 def test_pyramid_of_the_published_detectors_divides_by_32():
     cfg = load_config(str(REPO / "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"))
     cfg.model.backbone.net.update(embed_dim=(8, 8, 12), depth=(1, 1, 1), window_block_indexes=[])

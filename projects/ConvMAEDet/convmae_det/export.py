@@ -88,13 +88,22 @@ def export_backbone(model: PixelPyramid, path: Path, size: Sequence[int], *, dyn
         # A batch of one, or equal sides, would be taken for a promise that they always are.
         example = torch.rand(2, 3, size[0], size[1] + divisor * dynamic) * 255
         logger.info(f"Exporting {path.name} for images of {tuple(example.shape)} …")
-        program = torch.export.export(model, (example,), dynamic_shapes=(shapes,), strict=False)
-        write(program, temporary, model)
-        exported = read(temporary)
-        deviation = 0.0
-        for batch, (height, width) in enumerate(sizes, start=1):
-            images = torch.rand(batch, 3, height, width) * 255
-            deviation = max(deviation, _deviation(exported(images), model(images)))
+        try:
+            program = torch.export.export(model, (example,), dynamic_shapes=(shapes,), strict=False)
+            write(program, temporary, model)
+            exported = read(temporary)
+            deviation = 0.0
+            for batch, (height, width) in enumerate(sizes, start=1):
+                images = torch.rand(batch, 3, height, width) * 255
+                deviation = max(deviation, _deviation(exported(images), model(images)))
+        except Exception as e:
+            if isinstance(e, UserError) or isinstance(getattr(model.backbone, "net", None), ConvViT):
+                raise
+            # torch.export raises a dozen types; operations of a backbone's own it cannot look into.
+            raise UserError(
+                f"{_name(model.backbone)} cannot be exported by torch.export ({type(e).__name__}); the backbones made "
+                "for it are ConvViT's."
+            ) from e
         _refuse(path, deviation)
     return deviation
 
@@ -110,13 +119,18 @@ def check_size(model: PixelPyramid, size: Sequence[int], divisor: int, dynamic: 
         return
     net = getattr(model.backbone, "net", None)
     if not isinstance(net, ConvViT):
-        raise UserError(f"{type(net or model.backbone).__name__} cannot be exported with a free size; fix it.")
+        raise UserError(f"{_name(model.backbone)} cannot be exported with a free size; fix it.")
     window = max((block.attn.window_size for block in net.blocks3), default=0) * net.stride
     if min(size) <= window:
         raise UserError(
             f"Size {size[0]}x{size[1]} is no larger than one attention window of {window} pixels, which a free size "
             "must be; name a larger one, or export it fixed."
         )
+
+
+def _name(backbone: nn.Module) -> str:
+    """Class of the trunk below the pyramid."""
+    return type(getattr(backbone, "net", None) or getattr(backbone, "bottom_up", None) or backbone).__name__
 
 
 def _write_pt2(program, path: Path, model: PixelPyramid) -> None:
