@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.data import Mixup, create_transform
+from timm.data import Mixup
 from timm.layers import trunc_normal_
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from pretrain.augmentation import finetune_transform
 from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
 from pretrain.classification_args import parse_finetune_args
-from pretrain.data import image_mode, normalisation
+from pretrain.data import image_mode
 from pretrain.distributed import in_world
 from pretrain.errors import run_command
 from pretrain.labelled import LabelledImages, LabelledSample
@@ -42,18 +43,8 @@ class FineTuning(ClassificationRun):
 
     def training_images(self, reader: Any) -> LabelledImages:
         args = self.args
-        mean, std = normalisation(args.in_chans)
-        transform = create_transform(
-            (args.in_chans, *args.input_size),
-            is_training=True,
-            scale=(args.crop_min, 1.0),
-            color_jitter=args.color_jitter or None,
-            auto_augment=None if args.aa == "none" else args.aa,
-            interpolation="bicubic",
-            mean=tuple(mean),
-            std=tuple(std),
-            re_prob=args.reprob,
-            re_mode="pixel",
+        transform = finetune_transform(
+            args.input_size, args.in_chans, args.aa, args.crop_min, args.color_jitter, args.reprob
         )
         return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans))
 
