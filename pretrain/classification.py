@@ -119,9 +119,16 @@ class ClassificationRun(TrainingRun):
     def extra_state(self) -> dict:
         return {"classes": self.classes, "best": self.best}
 
-    def restore_extra_state(self, state: dict) -> None:
+    def check_state(self, state: dict) -> None:
+        if state["model"].keys() != self.model.state_dict().keys():
+            raise ValueError(
+                f"The checkpoint is of another kind of run than pretrain.{self.command}; resume it with the command "
+                "that wrote it, or start from its weights with --init_weights."
+            )
         if state["classes"] != self.classes:
             raise ValueError(f"The run to resume has other classes than {self.args.data_path}; give the same data.")
+
+    def restore_extra_state(self, state: dict) -> None:
         self.best = state["best"]
 
 

@@ -292,6 +292,36 @@ def test_mistaken_data(data, tmp_path):
     fails(knn, "--k 20 neighbours cannot be found among 12", knn_arguments(data, tmp_path, k=20))
 
 
+def test_changed_recipe_applies_to_a_resumed_run(data, tmp_path, caplog):
+    start = arguments(data, tmp_path, max_steps=3, lr=2e-3)
+    finetune.main(start)
+    resumed = dict(resume="auto", max_steps=4, lr=None)
+    finetune.main(arguments(data, tmp_path, **resumed, weight_decay=0.3, layer_decay=0.9))
+    assert "Resuming with --weight_decay 0.3 where the run had 0.05" in caplog.text
+    assert "which follows from --blr, where the run had 0.002; --lr 0.002 keeps that" in caplog.text
+    groups = load_checkpoint(tmp_path / "checkpoint-00000004.pth")["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert sorted({group["lr_scale"] for group in groups})[-2] == pytest.approx(0.9)
+
+
+def test_checkpoints_of_other_data_or_another_kind_of_run(data, tmp_path):
+    finetune.main(arguments(data, tmp_path / "run", max_steps=1))
+    checkpoint = tmp_path / "run" / "checkpoint-00000001.pth"
+
+    def flags(path=data, **overrides):
+        return arguments(path, tmp_path / "out", resume=checkpoint, **overrides)
+
+    fails(linprobe, r"another kind of run than pretrain\.linprobe; resume it with the command", flags())
+    fails(finetune, "in the middle of an epoch of 12 images, but there are 6 now", flags(label_fraction=0.5))
+    fewer = shutil.copytree(data, tmp_path / "fewer")
+    for split in ("train", "val"):
+        shutil.rmtree(fewer / split / "dark")
+    fails(finetune, "(of 12 images, but there are 8 now)", flags(fewer))
+    finetune.main(arguments(data, tmp_path / "whole", epochs=1))
+    checkpoint = tmp_path / "whole" / "checkpoint-00000003.pth"
+    fails(finetune, "has other classes than .*fewer; give the same data", flags(fewer))
+
+
 def test_mistaken_weights(data, pretrained, finetuned, tmp_path):
     def flags(**overrides):
         return arguments(data, tmp_path / "out", **overrides)
