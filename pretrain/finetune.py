@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from pretrain.augmentation import finetune_transform
+from pretrain.checkpoint import save_atomically
 from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
 from pretrain.classification_args import parse_finetune_args
 from pretrain.data import image_mode
@@ -75,11 +76,15 @@ class FineTuning(ClassificationRun):
         if self.ema:
             self.ema.update(self.model)
 
-    def evaluate(self) -> dict[str, float]:
-        results = super().evaluate()
-        if results and self.ema:
-            results |= {f"ema_{name}": value for name, value in self.measure(self.ema.module).items()}
-        return results
+    def measure_also(self) -> dict[str, float]:
+        if not self.ema:
+            return {}
+        return {f"ema_{name}": value for name, value in self.measure(self.ema.module).items()}
+
+    def export_weights(self, state: dict) -> None:
+        super().export_weights(state)
+        if self.ema:
+            save_atomically(self.weights_file(state["ema"]), self.output_dir / "classifier_ema.pth")
 
     def extra_state(self) -> dict:
         return super().extra_state() | ({"ema": self.ema.module.state_dict()} if self.ema else {})

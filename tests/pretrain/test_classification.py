@@ -129,6 +129,7 @@ def test_files_of_a_finetuning(finetuned):
         "finetune.json",
         "classifier.pth",
         "classifier_best.pth",
+        "classifier_ema.pth",
         "checkpoint-00000005.pth",
         "checkpoint-00000006.pth",
     }
@@ -214,6 +215,10 @@ def test_evaluation_of_a_finetuned_file(data, finetuned, tmp_path, caplog):
     finetune.main([*arguments(data, tmp_path, init_weights=finetuned / "classifier.pth"), "--eval"])
     trained, evaluated = result(finetuned, "finetune"), result(tmp_path, "eval")
     assert evaluated["acc1"] == trained["acc1"] and evaluated["loss"] == pytest.approx(trained["loss"], rel=1e-6)
+    finetune.main([*arguments(data, tmp_path / "ema", init_weights=finetuned / "classifier_ema.pth"), "--eval"])
+    averaged = result(tmp_path / "ema", "eval")
+    assert averaged["acc1"] == trained["ema_acc1"] and averaged["loss"] == pytest.approx(trained["ema_loss"], rel=1e-6)
+    assert averaged["loss"] != evaluated["loss"]
     line = f"* Acc@1 {trained['acc1']:.3f} Acc@5 100.000 loss {trained['loss']:.3f}"
     assert line in [record.getMessage() for record in caplog.records]
 
@@ -283,6 +288,12 @@ def test_mistaken_data(data, tmp_path):
         for split in ("train", "val"):
             (root / split / "aempty").mkdir()
 
+    def nest(root):
+        for path in list(root.glob("*/*/*.png")):
+            (path.parent / "images").mkdir(exist_ok=True)
+            path.rename(path.parent / "images" / path.name)
+
+    fails(knn, "such as bright/images: an image's class", knn_arguments(broken("n", nest)[5], tmp_path))
     fails(finetune, r"val holds 9 image\(s\) outside of class folders, so their labels", broken("f", flatten))
     fails(finetune, r"aempty in .*train hold\(s\) no image", broken("e", empty))
     fails(finetune, "lack the class\\(es\\) dark", broken("l", lambda root: shutil.rmtree(root / "val" / "dark")))
