@@ -79,6 +79,8 @@ def classify(args: argparse.Namespace, world: World, device: torch.device) -> di
     if args.label_fraction != 1:
         reader = take_fraction(reader, args.label_fraction, args.seed)
     train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
+    if args.k > len(train):
+        raise ValueError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
     model = make_classifier(args, 0)
     if args.init_weights:
         load_trunk(model, args.init_weights)

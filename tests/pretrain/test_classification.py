@@ -19,6 +19,8 @@ from published import scaled
 from pretrain import finetune, knn, linprobe
 from pretrain.__main__ import main as pretrain_main
 from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.distributed import World
+from pretrain.features import extract_features
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 CLASSES = ("bright", "dark", "striped")
@@ -265,12 +267,29 @@ def test_a_file_of_another_number_of_classes(data, reference_names, tmp_path):
         (finetune, dict(label_fraction=2.0), "--label_fraction must be above 0 and at most 1, got 2.0"),
         (finetune, dict(val_split="test"), "There is no folder .*test: classification needs"),
         (finetune, dict(eval="True"), "--eval needs the file to evaluate"),
+        (finetune, dict(aa="bogus"), "--aa bogus is no augmentation policy"),
+        (finetune, dict(smoothing=1), "--smoothing must be at least 0 and below 1, got 1.0"),
+        (finetune, dict(mixup=-1), "--mixup must be at least 0 and below inf, got -1.0"),
+        (finetune, dict(drop_path=1.5), "--drop_path must be at least 0 and below 1, got 1.5"),
+        (finetune, dict(device="gpu"), "--device gpu is no device; pass cuda or cpu"),
+        (finetune, dict(input_size=0), r"--input_size must be at least 1, got \[0, 0\]"),
         (linprobe, dict(weight_decay=0.1), "runs without weight decay, got --weight_decay 0.1"),
     ],
 )
 def test_mistakes_get_one_clear_message(data, tmp_path, command, overrides, message):
     fails(command, message, arguments(data, tmp_path / "out", **overrides))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_output_folder(data, tmp_path):
+    (tmp_path / "file").touch()
+    fails(knn, "File exists: .*file", knn_arguments(data, tmp_path / "file"))
+    fails(finetune, "Not a directory: .*file|File exists: .*file", arguments(data, tmp_path / "file"))
+
+
+def test_more_processes_than_images(data):
+    with pytest.raises(ValueError, match="9 images cannot be shared by 10 processes; start fewer"):
+        extract_features(torch.nn.Identity(), range(9), 1, 0, World(size=10), torch.device("cpu"), None)
 
 
 def test_mistaken_data(data, tmp_path):

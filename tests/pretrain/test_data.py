@@ -155,6 +155,12 @@ def test_missing_and_empty(tmp_path):
         open_reader("nowhere")
     with pytest.raises(ValueError, match="There are no images in"):
         open_reader(str(tmp_path))
+    (tmp_path / "text.tar").write_text("hello")
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    for name in ("text", "empty"):
+        with pytest.raises(ValueError, match=rf"{name}\.tar is, or holds, a tar file without images or no tar file"):
+            open_reader(str(tmp_path / f"{name}.tar"))
     with pytest.raises(ValueError, match="which the stream wds/ cannot do"):
         open_reader("wds/shards")
 
