@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 PRETRAIN = [
     "torch>=2.6",
     "torchvision>=0.21",
-    "timm>=1.0.9",
+    "timm>=1.0.12",
     "einops>=0.7",
     "numpy>=1.26",
     "safetensors>=0.4",

@@ -11,6 +11,7 @@ __all__ = [
     "add_optimizer_arguments",
     "add_run_arguments",
     "check_at_least_one",
+    "check_in_range",
     "check_model_arguments",
     "check_run_arguments",
     "parse_args",
@@ -21,6 +22,11 @@ RECIPES = {
     "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
     "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
 }
+
+FOLDER = (
+    "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
+    "tar shards"
+)
 
 DESCRIPTION = """\
 Pretrain ConvMAE or FastConvMAE on a folder of images; labels are not needed.
@@ -77,13 +83,13 @@ def add_pretraining_arguments(group) -> None:
     )
 
 
-def add_data_arguments(group) -> None:
+def add_data_arguments(group, folder: str = FOLDER) -> None:
+    """`folder` says how a folder has to be laid out."""
     group.add_argument(
         "--data_path",
         required=True,
         metavar="PATH",
-        help="folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a "
-        "folder of tar shards; hfds/NAME for a Hugging Face data set; or fashion_mnist:FOLDER",
+        help=f"{folder}; hfds/NAME for a Hugging Face data set; or fashion_mnist:FOLDER",
     )
     group.add_argument("--num_workers", type=int, default=8, help="processes that read images [8]")
     group.add_argument(
@@ -98,8 +104,8 @@ def add_optimizer_arguments(group) -> None:
     group.add_argument("--warmup_epochs", type=float, help="[by recipe]")
     group.add_argument("--blr", type=float, help="learning rate per 256 images of effective batch [by recipe]")
     group.add_argument("--lr", type=float, help="learning rate itself, in place of --blr")
-    group.add_argument("--min_lr", type=float, default=0.0, help="learning rate at the end [0]")
-    group.add_argument("--weight_decay", type=float, default=0.05, help="none on biases and norms [0.05]")
+    group.add_argument("--min_lr", type=float, default=0.0, help="learning rate at the end [%(default)s]")
+    group.add_argument("--weight_decay", type=float, default=0.05, help="none on biases and norms [%(default)s]")
     group.add_argument("--clip_grad", type=float, default=0.0, metavar="NORM", help="largest gradient norm; 0: any [0]")
     group.add_argument(
         "--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it, else off]"
@@ -164,6 +170,9 @@ def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) 
     if len(args.input_size) > 2:
         raise ValueError(f"--input_size takes a side, or height and width, got {args.input_size}.")
     args.input_size = (args.input_size * 2)[:2]
+    for name in ("input_size", "patch_size"):
+        if min(getattr(args, name)) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
 
 
 def check_run_arguments(args: argparse.Namespace) -> None:
@@ -172,6 +181,15 @@ def check_run_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--resume FILE continues a run and --init_weights begins a new one; give only one of them.")
     check_at_least_one(args, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
     check_at_least_one(args, "log_steps", "max_failures")
+
+
+def check_in_range(args: argparse.Namespace, least: float, most: float, *names: str, whole: bool = True) -> None:
+    """Raises ValueError unless `least <= value <= most`, or with `whole=False` `least <= value < most`."""
+    for name in names:
+        value = getattr(args, name)
+        if not (least <= value <= most if whole else least <= value < most):
+            bound = "at most" if whole else "below"
+            raise ValueError(f"--{name} must be at least {least:g} and {bound} {most:g}, got {value}.")
 
 
 def check_at_least_one(args: argparse.Namespace, *names: str) -> None:

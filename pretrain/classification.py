@@ -92,36 +92,47 @@ class ClassificationRun(TrainingRun):
         if self.epoch % self.args.eval_epochs and self.epoch < self.args.epochs:
             return {}
         results = self.measure(self.model)
+        also = self.measure_also()
         logger.info("%s", accuracy_line(results))
         if results["acc1"] > self.best["val_acc1"]:
             self.best = {"val_acc1": results["acc1"], "epoch": self.epoch}
             if self.world.is_main:
-                save_atomically(self._weights(self.model.state_dict()), self.output_dir / "classifier_best.pth")
+                save_atomically(self.weights_file(self.model.state_dict()), self.output_dir / "classifier_best.pth")
         if self.world.is_main:
             facts = describe(self.args, self.command, len(self.val_images), len(self.classes))
-            save_json(facts | {"epoch": self.epoch, **results, "best": self.best}, self._result_path())
-        return {f"val_{name}": value for name, value in results.items()}
+            facts |= {"epoch": self.epoch, **results, **also, "best": self.best}
+            save_json(facts, self.output_dir / f"{self.command}.json")
+        return {f"val_{name}": value for name, value in results.items()} | also
+
+    def measure_also(self) -> dict[str, float]:
+        """Further results of the held-out images, under their names."""
+        return {}
 
     def measure(self, model: ConvViT) -> dict[str, float]:
         """Accuracy and loss on the held-out images."""
         model.eval()
         return evaluate(model, self.val_loader, self.world, self.device, self.stepper.precision.autocast)
 
-    def _result_path(self) -> Path:
-        return self.output_dir / f"{self.command}.json"
-
-    def _weights(self, state_dict: dict[str, torch.Tensor]) -> dict:
+    def weights_file(self, state_dict: dict[str, torch.Tensor]) -> dict:
+        """Content of a file of weights, which `--eval` and `--init_weights` take."""
         return {"model": state_dict, "args": vars(self.args), "classes": self.classes}
 
     def export_weights(self, state: dict) -> None:
-        save_atomically(self._weights(state["model"]), self.output_dir / "classifier.pth")
+        save_atomically(self.weights_file(state["model"]), self.output_dir / "classifier.pth")
 
     def extra_state(self) -> dict:
         return {"classes": self.classes, "best": self.best}
 
-    def restore_extra_state(self, state: dict) -> None:
+    def check_state(self, state: dict) -> None:
+        if state["model"].keys() != self.model.state_dict().keys():
+            raise ValueError(
+                f"The checkpoint is of another kind of run than pretrain.{self.command}; resume it with the command "
+                "that wrote it, or start from its weights with --init_weights."
+            )
         if state["classes"] != self.classes:
             raise ValueError(f"The run to resume has other classes than {self.args.data_path}; give the same data.")
+
+    def restore_extra_state(self, state: dict) -> None:
         self.best = state["best"]
 
 

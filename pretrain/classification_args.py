@@ -9,6 +9,7 @@ from pretrain.args import (
     add_optimizer_arguments,
     add_run_arguments,
     check_at_least_one,
+    check_in_range,
     check_model_arguments,
     check_run_arguments,
 )
@@ -66,6 +67,9 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> argparse.Namespace
     args = _check_training(parser.parse_args(argv))
     if (args.mixup or args.cutmix) and args.batch_size % 2:
         raise ValueError(f"Mixup and CutMix pair images, so --batch_size must be even, got {args.batch_size}.")
+    check_in_range(args, 0, 1, "smoothing", "drop_path", whole=False)
+    check_in_range(args, 0, 1, "mixup_prob", "reprob", "crop_min")
+    check_in_range(args, 0, float("inf"), "mixup", "cutmix", "color_jitter", whole=False)
     if args.model_ema and not 0 < args.model_ema < 1:
         raise ValueError(f"--model_ema is a decay between 0 and 1, for example 0.9999, got {args.model_ema}.")
     return args
@@ -137,7 +141,7 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         help="classify token 0 instead, which is the upper left patch, as in the published linear-probe command",
     )
     data = parser.add_argument_group("data")
-    add_data_arguments(data)
+    add_data_arguments(data, "folder with train/CLASS/ and val/CLASS/ folders of images")
     data.add_argument("--train_split", default="train", help="folder, or split of a Hugging Face data set [train]")
     data.add_argument("--val_split", default="val", help="likewise [val]")
     data.add_argument("--label_fraction", type=float, default=1.0, help="share of each class to train on [1]")

@@ -33,6 +33,7 @@ class ConvViT(ConvViTTrunk):
         num_classes: of the head; 0 for none.
         embed_dim, depth, mlp_ratio: of each of the three stages.
         num_heads: attention heads of stage 3.
+        drop_rate: dropout of what enters the head.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
         global_pool: True or "avg", False or "token", or "" for no pooling (tokens go through norm and head each).
         act_checkpoint: recompute the blocks' activations in the backward pass: one bool, or one for each stage.
@@ -51,6 +52,7 @@ class ConvViT(ConvViTTrunk):
         depth: Sequence[int] = (2, 2, 11),
         num_heads: int = 12,
         mlp_ratio: float | Sequence[float] = 4.0,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         global_pool: bool | str = True,
         act_checkpoint: bool | Sequence[bool] = False,
@@ -75,6 +77,7 @@ class ConvViT(ConvViTTrunk):
         L = self.grid_size[0] * self.grid_size[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, L, self.num_features))
         self._set_pooling(global_pool)
+        self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self._init_weights()
 
@@ -116,7 +119,7 @@ class ConvViT(ConvViTTrunk):
         if self.global_pool:
             x = x.mean(dim=1) if self.global_pool == "avg" else x[:, 0]
         x = self.fc_norm(x)
-        return x if pre_logits else self.head(x)
+        return x if pre_logits else self.head(self.head_drop(x))
 
     def _forward_stage3(self, x: torch.Tensor) -> torch.Tensor:
         """Adds positions to a grid `(B, h, w, C)` and runs the blocks on it; the result is a grid again."""

@@ -87,7 +87,6 @@ def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> Non
 def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The file's tensors under the model's names, positions resized."""
     state, report = convert(checkpoint, Target.CLASSIFIER)
-    logger.info("%s", report)
     sizes = TrunkSizes.read("ConvViT", {name: tuple(t.shape) for name, t in model.state_dict().items()})
     if checkpoint.sizes != sizes:
         raise ValueError(
@@ -97,7 +96,12 @@ def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[s
     kept = _norm_name(model)
     state = {name: t for name, t in state.items() if name.split(".")[0] not in {"norm", "fc_norm"} - {kept}}
     if kept == "norm":
-        state |= {name: t for name, t in checkpoint.tensors.items() if checkpoint.parts[name] is Part.NORM}
+        norms = [name for name in checkpoint.tensors if checkpoint.parts[name] is Part.NORM]
+        state |= {name: checkpoint.tensors[name] for name in norms}
+        report.kept += norms
+        report.dropped = {name: why for name, why in report.dropped.items() if name not in norms}
+        report.made = {name: how for name, how in report.made.items() if not name.startswith("fc_norm.")}
+    logger.info("%s", report)
     if "pos_embed" in state:
         state["pos_embed"] = _fit_positions(model, state["pos_embed"], path)
     return state

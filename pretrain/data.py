@@ -135,11 +135,10 @@ class SeededImages(Dataset):
                 candidate = (index + attempt) % len(self)
                 try:
                     image, label = self._read(candidate)
-                    image = self.transform(image)
                 except Exception:  # decoders raise a dozen types for a damaged file
                     unreadable[attempt] = candidate
                 else:
-                    return self._sample(image, label, unreadable)
+                    return self._sample(self.transform(image), label, unreadable)
         raise ValueError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
 
     def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> NamedTuple:

@@ -71,9 +71,12 @@ def join_world(device: str) -> tuple[World, torch.device]:
     """Joins the processes that torchrun or SLURM started, by the environment variables both set.
 
     Raises:
-        ValueError: CUDA is asked for and there is none.
+        ValueError: there is no such device, or CUDA is asked for and there is none.
     """
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as e:
+        raise ValueError(f"--device {device} is no device; pass cuda or cpu.") from e
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: there is no usable GPU; pass --device cpu.")
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:

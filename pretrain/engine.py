@@ -27,7 +27,7 @@ class Step:
 
 
 class Stepper:
-    """Runs optimizer steps in which a non-finite loss or gradient never reaches the weights.
+    """Runs optimizer steps in which a non-finite loss or gradient never reaches weights or running statistics.
 
     Such a step is undone before the weights change and run again, on the same images, one rung higher in precision.
     If a higher precision helps, training stays there. If even the highest does not, the images are at fault: they are
@@ -60,10 +60,14 @@ class Stepper:
             NonFiniteError: too many steps in a row failed.
         """
         start_level = self.precision.level
+        # Running statistics change in the forward pass, before it is known whether the step can be taken.
+        buffers = [(buffer, buffer.clone()) for buffer in self.loss_module.buffers()]
         while True:
             loss, grad_norm = self._backward(group)
             if self.world.any(~(loss.isfinite() & grad_norm.isfinite())):
                 self.optimizer.zero_grad(set_to_none=True)
+                for buffer, before in buffers:
+                    buffer.copy_(before)
                 if not self._recover(loss, grad_norm, start_level):
                     return Step(None, None)
                 continue

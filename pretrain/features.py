@@ -48,7 +48,13 @@ def extract_features(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features `(N, C)`, float32 on the CPU, and labels `(N,)` of all images, the same in every process."""
+    """Features `(N, C)`, float32 on the CPU, and labels `(N,)` of all images, the same in every process.
+
+    Raises:
+        ValueError: there are fewer images than processes.
+    """
+    if len(images) < world.size:
+        raise ValueError(f"{len(images)} images cannot be shared by {world.size} processes; start fewer.")
     model.eval()
     features, labels = [], []
     for image, label, _ in eval_loader(images, batch_size, num_workers, world):

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.data import Mixup, create_transform
+from timm.data import Mixup
 from timm.layers import trunc_normal_
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from pretrain.augmentation import finetune_transform
+from pretrain.checkpoint import save_atomically
 from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
 from pretrain.classification_args import parse_finetune_args
-from pretrain.data import image_mode, normalisation
+from pretrain.data import image_mode
 from pretrain.distributed import in_world
 from pretrain.errors import run_command
 from pretrain.labelled import LabelledImages, LabelledSample
@@ -42,18 +44,8 @@ class FineTuning(ClassificationRun):
 
     def training_images(self, reader: Any) -> LabelledImages:
         args = self.args
-        mean, std = normalisation(args.in_chans)
-        transform = create_transform(
-            (args.in_chans, *args.input_size),
-            is_training=True,
-            scale=(args.crop_min, 1.0),
-            color_jitter=args.color_jitter or None,
-            auto_augment=None if args.aa == "none" else args.aa,
-            interpolation="bicubic",
-            mean=tuple(mean),
-            std=tuple(std),
-            re_prob=args.reprob,
-            re_mode="pixel",
+        transform = finetune_transform(
+            args.input_size, args.in_chans, args.aa, args.crop_min, args.color_jitter, args.reprob
         )
         return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans))
 
@@ -84,11 +76,15 @@ class FineTuning(ClassificationRun):
         if self.ema:
             self.ema.update(self.model)
 
-    def evaluate(self) -> dict[str, float]:
-        results = super().evaluate()
-        if results and self.ema:
-            results |= {f"ema_{name}": value for name, value in self.measure(self.ema.module).items()}
-        return results
+    def measure_also(self) -> dict[str, float]:
+        if not self.ema:
+            return {}
+        return {f"ema_{name}": value for name, value in self.measure(self.ema.module).items()}
+
+    def export_weights(self, state: dict) -> None:
+        super().export_weights(state)
+        if self.ema:
+            save_atomically(self.weights_file(state["ema"]), self.output_dir / "classifier_ema.pth")
 
     def extra_state(self) -> dict:
         return super().extra_state() | ({"ema": self.ema.module.state_dict()} if self.ema else {})

@@ -90,5 +90,8 @@ class TrainingHooks:
         """What else a checkpoint must hold."""
         return {}
 
+    def check_state(self, state: dict) -> None:
+        """Raises ValueError for a checkpoint of another kind of run or of other data; called before it is loaded."""
+
     def restore_extra_state(self, state: dict) -> None:
         """Takes from a checkpoint what :meth:`extra_state` put there."""

@@ -57,7 +57,8 @@ def knn_accuracy(
     right = torch.zeros(2, dtype=torch.int64, device=test_labels.device)
     for features, labels in zip(test_features.split(chunk), test_labels.split(chunk), strict=True):
         similarity, neighbours = (F.normalize(features, dim=1) @ train_features.T).topk(k, dim=1)
-        weights = (similarity / temperature).exp()
+        # Relative to the most similar one, as a low temperature would overflow.
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
         votes = weights.new_zeros(len(labels), num_classes).scatter_add_(1, train_labels[neighbours], weights)
         right += torch.stack(count_correct(votes.topk(min(5, num_classes)).indices, labels))
     acc1, acc5 = (100 * right / len(test_labels)).tolist()
@@ -78,6 +79,8 @@ def classify(args: argparse.Namespace, world: World, device: torch.device) -> di
     if args.label_fraction != 1:
         reader = take_fraction(reader, args.label_fraction, args.seed)
     train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
+    if args.k > len(train):
+        raise ValueError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
     model = make_classifier(args, 0)
     if args.init_weights:
         load_trunk(model, args.init_weights)

@@ -93,7 +93,7 @@ def open_labelled(data_path: str, split: str) -> Any:
 
     Raises:
         FileNotFoundError: there is no such data or split.
-        ValueError: labels are missing, or a class folder is empty.
+        ValueError: labels are missing, a class folder is empty, or folders are nested in one.
     """
     path = Path(data_path)
     if not data_path.startswith((FASHION_MNIST, "hfds/")):
@@ -127,6 +127,12 @@ def _check_class_folders(folder: Path, reader: ReaderImageFolder) -> None:
             "into a folder named after its class; ImageNet's ILSVRC2012_img_val.tar unpacks flat like this and has to "
             "be sorted into the class folders of train first."
         )
+    for (top, _, rest), (_, label) in zip(tops, reader.samples, strict=True):
+        if reader.class_to_idx.get(top) != label:
+            raise ValueError(
+                f"{folder} holds folders within its class folders, such as {Path(top, rest).parent}: an image's class "
+                f"would be the innermost folder, not {top}. Put the images right into the class folders."
+            )
     used = {top for top, _, _ in tops}
     if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in used):
         raise ValueError(

@@ -21,7 +21,15 @@ from pretrain.hooks import TrainingHooks
 from pretrain.metrics import MetricWriter, Progress, peak_memory_bytes
 from pretrain.precision import Precision, default_amp
 from pretrain.schedule import effective_batch_size, learning_rate, scaled_learning_rate
-from pretrain.training_state import Checkpoints, get_rng_state, load_run_weights, seed_everything, set_rng_state
+from pretrain.training_state import (
+    Checkpoints,
+    get_rng_state,
+    load_optimizer,
+    load_run_weights,
+    seed_everything,
+    set_rng_state,
+    warn_of_another_rate,
+)
 
 __all__ = ["TrainingRun"]
 
@@ -47,7 +55,7 @@ class TrainingRun(TrainingHooks):
         state = load_run_weights(resume_from, args) if resume_from else None
 
         self.build()
-        self._derive_schedule()
+        self._derive_schedule(state)
         if args.init_weights and not state:
             self.load_initial_weights()
         self.model.to(device)
@@ -92,12 +100,14 @@ class TrainingRun(TrainingHooks):
             )
         return found
 
-    def _derive_schedule(self) -> None:
-        """Works out steps and learning rate, and says so before anything else runs."""
+    def _derive_schedule(self, state: dict | None) -> None:
+        """Works out steps and learning rate, and says so first; `state` is that of a run to resume."""
         args = self.args
         self.effective_batch = effective_batch_size(args.batch_size, args.accum_iter, self.world.size)
         if args.lr is None:
             args.lr = scaled_learning_rate(args.blr, self.effective_batch)
+            if state:
+                warn_of_another_rate(state["args"].get("lr"), args.lr)
         self.steps_per_epoch = -(-len(self.loader) // args.accum_iter)
         logger.info(
             "%s, %d parameters; %d images of %dx%d.",
@@ -150,8 +160,15 @@ class TrainingRun(TrainingHooks):
                 f"{state['effective_batch']}, which are other images than as many of {self.effective_batch}; resume "
                 "with the same --batch_size x --accum_iter x processes, or from the end of an epoch."
             )
+        images = state.get("images", len(self.loader.dataset))
+        if self.iteration and images != len(self.loader.dataset):
+            raise ValueError(
+                f"{path} is in the middle of an epoch of {images} images, but there are {len(self.loader.dataset)} "
+                "now, in another order; resume with the same data, or from the end of an epoch."
+            )
+        self.check_state(state)
         self.model.load_state_dict(state["model"])
-        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.stepper.optimizer, state["optimizer"])
         self.stepper.load_state_dict(state["stepper"])
         self.corrupt.indices = set(state["corrupt"])
         self.restore_extra_state(state)
@@ -277,6 +294,7 @@ class TrainingRun(TrainingHooks):
             "iteration": self.iteration,
             "step": self.steps_done,
             "effective_batch": self.effective_batch,
+            "images": len(self.loader.dataset),
             "totals": self.totals,
             "corrupt": sorted(self.corrupt.indices),
             "rng": rng,

@@ -1,6 +1,7 @@
 """Where images come from: timm's readers of folders, tar files and Hugging Face data sets, and Fashion-MNIST."""
 
 import gzip
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ def open_reader(data_path: str, split: str = "train") -> Any:
         path = path / split
     if path.suffix == ".tar" or any(path.glob("*.tar")):
         # An open tar file would be shared, with its position, by all processes forked from this one.
-        return ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
+        try:
+            reader = ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
+        except (tarfile.TarError, ValueError, AssertionError, RuntimeError) as e:
+            raise ValueError(f"{path} is, or holds, a tar file without images or no tar file at all: {e}") from e
+        return reader
     try:
         return ReaderImageFolder(str(path))
     except (RuntimeError, NotADirectoryError) as e:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import random
 import re
 from pathlib import Path
@@ -14,7 +15,16 @@ from pretrain.autoencoder import DECODER_PREFIXES
 from pretrain.checkpoint import load_checkpoint, save_atomically
 from pretrain.checkpoint_kinds import recognise
 
-__all__ = ["Checkpoints", "get_rng_state", "load_run_weights", "load_weights", "seed_everything", "set_rng_state"]
+__all__ = [
+    "Checkpoints",
+    "get_rng_state",
+    "load_optimizer",
+    "load_run_weights",
+    "load_weights",
+    "seed_everything",
+    "set_rng_state",
+    "warn_of_another_rate",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +141,27 @@ def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
         if name not in same_run and present is not None and present != value:
             logger.warning("Resuming with --%s %s where the run had %s.", name, present, value)
     return state
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Loads the moments; weight decay and ratios of learning rates stay the arguments', which may have changed."""
+    names = ("weight_decay", "lr_scale")
+    chosen = [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(values)
+
+
+def warn_of_another_rate(before: float | None, now: float) -> None:
+    """Says that a learning rate, derived as --lr is not given, is not that of the run to resume."""
+    if before is not None and not math.isclose(before, now):
+        logger.warning(
+            "Resuming with the learning rate %.4g, which follows from --blr, where the run had %.4g; --lr %.10g keeps "
+            "that.",
+            now,
+            before,
+            before,
+        )
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

@@ -19,6 +19,8 @@ from published import scaled
 from pretrain import finetune, knn, linprobe
 from pretrain.__main__ import main as pretrain_main
 from pretrain.checkpoint import load_checkpoint, save_atomically
+from pretrain.distributed import World
+from pretrain.features import extract_features
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 CLASSES = ("bright", "dark", "striped")
@@ -129,6 +131,7 @@ def test_files_of_a_finetuning(finetuned):
         "finetune.json",
         "classifier.pth",
         "classifier_best.pth",
+        "classifier_ema.pth",
         "checkpoint-00000005.pth",
         "checkpoint-00000006.pth",
     }
@@ -214,6 +217,10 @@ def test_evaluation_of_a_finetuned_file(data, finetuned, tmp_path, caplog):
     finetune.main([*arguments(data, tmp_path, init_weights=finetuned / "classifier.pth"), "--eval"])
     trained, evaluated = result(finetuned, "finetune"), result(tmp_path, "eval")
     assert evaluated["acc1"] == trained["acc1"] and evaluated["loss"] == pytest.approx(trained["loss"], rel=1e-6)
+    finetune.main([*arguments(data, tmp_path / "ema", init_weights=finetuned / "classifier_ema.pth"), "--eval"])
+    averaged = result(tmp_path / "ema", "eval")
+    assert averaged["acc1"] == trained["ema_acc1"] and averaged["loss"] == pytest.approx(trained["ema_loss"], rel=1e-6)
+    assert averaged["loss"] != evaluated["loss"]
     line = f"* Acc@1 {trained['acc1']:.3f} Acc@5 100.000 loss {trained['loss']:.3f}"
     assert line in [record.getMessage() for record in caplog.records]
 
@@ -260,12 +267,29 @@ def test_a_file_of_another_number_of_classes(data, reference_names, tmp_path):
         (finetune, dict(label_fraction=2.0), "--label_fraction must be above 0 and at most 1, got 2.0"),
         (finetune, dict(val_split="test"), "There is no folder .*test: classification needs"),
         (finetune, dict(eval="True"), "--eval needs the file to evaluate"),
+        (finetune, dict(aa="bogus"), "--aa bogus is no augmentation policy"),
+        (finetune, dict(smoothing=1), "--smoothing must be at least 0 and below 1, got 1.0"),
+        (finetune, dict(mixup=-1), "--mixup must be at least 0 and below inf, got -1.0"),
+        (finetune, dict(drop_path=1.5), "--drop_path must be at least 0 and below 1, got 1.5"),
+        (finetune, dict(device="gpu"), "--device gpu is no device; pass cuda or cpu"),
+        (finetune, dict(input_size=0), r"--input_size must be at least 1, got \[0, 0\]"),
         (linprobe, dict(weight_decay=0.1), "runs without weight decay, got --weight_decay 0.1"),
     ],
 )
 def test_mistakes_get_one_clear_message(data, tmp_path, command, overrides, message):
     fails(command, message, arguments(data, tmp_path / "out", **overrides))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_output_folder(data, tmp_path):
+    (tmp_path / "file").touch()
+    fails(knn, "File exists: .*file", knn_arguments(data, tmp_path / "file"))
+    fails(finetune, "Not a directory: .*file|File exists: .*file", arguments(data, tmp_path / "file"))
+
+
+def test_more_processes_than_images(data):
+    with pytest.raises(ValueError, match="9 images cannot be shared by 10 processes; start fewer"):
+        extract_features(torch.nn.Identity(), range(9), 1, 0, World(size=10), torch.device("cpu"), None)
 
 
 def test_mistaken_data(data, tmp_path):
@@ -283,6 +307,12 @@ def test_mistaken_data(data, tmp_path):
         for split in ("train", "val"):
             (root / split / "aempty").mkdir()
 
+    def nest(root):
+        for path in list(root.glob("*/*/*.png")):
+            (path.parent / "images").mkdir(exist_ok=True)
+            path.rename(path.parent / "images" / path.name)
+
+    fails(knn, "such as bright/images: an image's class", knn_arguments(broken("n", nest)[5], tmp_path))
     fails(finetune, r"val holds 9 image\(s\) outside of class folders, so their labels", broken("f", flatten))
     fails(finetune, r"aempty in .*train hold\(s\) no image", broken("e", empty))
     fails(finetune, "lack the class\\(es\\) dark", broken("l", lambda root: shutil.rmtree(root / "val" / "dark")))
@@ -290,6 +320,36 @@ def test_mistaken_data(data, tmp_path):
     unreadable = broken("c", lambda root: (root / "val" / "dark" / "0.png").write_text("no image"))
     fails(finetune, r"None of 1 image\(s\) from .*0\.png on can be read", unreadable)
     fails(knn, "--k 20 neighbours cannot be found among 12", knn_arguments(data, tmp_path, k=20))
+
+
+def test_changed_recipe_applies_to_a_resumed_run(data, tmp_path, caplog):
+    start = arguments(data, tmp_path, max_steps=3, lr=2e-3)
+    finetune.main(start)
+    resumed = dict(resume="auto", max_steps=4, lr=None)
+    finetune.main(arguments(data, tmp_path, **resumed, weight_decay=0.3, layer_decay=0.9))
+    assert "Resuming with --weight_decay 0.3 where the run had 0.05" in caplog.text
+    assert "which follows from --blr, where the run had 0.002; --lr 0.002 keeps that" in caplog.text
+    groups = load_checkpoint(tmp_path / "checkpoint-00000004.pth")["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert sorted({group["lr_scale"] for group in groups})[-2] == pytest.approx(0.9)
+
+
+def test_checkpoints_of_other_data_or_another_kind_of_run(data, tmp_path):
+    finetune.main(arguments(data, tmp_path / "run", max_steps=1))
+    checkpoint = tmp_path / "run" / "checkpoint-00000001.pth"
+
+    def flags(path=data, **overrides):
+        return arguments(path, tmp_path / "out", resume=checkpoint, **overrides)
+
+    fails(linprobe, r"another kind of run than pretrain\.linprobe; resume it with the command", flags())
+    fails(finetune, "in the middle of an epoch of 12 images, but there are 6 now", flags(label_fraction=0.5))
+    fewer = shutil.copytree(data, tmp_path / "fewer")
+    for split in ("train", "val"):
+        shutil.rmtree(fewer / split / "dark")
+    fails(finetune, "(of 12 images, but there are 8 now)", flags(fewer))
+    finetune.main(arguments(data, tmp_path / "whole", epochs=1))
+    checkpoint = tmp_path / "whole" / "checkpoint-00000003.pth"
+    fails(finetune, "has other classes than .*fewer; give the same data", flags(fewer))
 
 
 def test_mistaken_weights(data, pretrained, finetuned, tmp_path):

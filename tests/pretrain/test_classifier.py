@@ -103,3 +103,11 @@ def test_intermediates_are_the_features_of_the_model():
     tokens, grids = model.forward_intermediates(imgs, norm=True)
     assert torch.equal(tokens, model.forward_features(imgs)) and len(grids) == 3
     torch.testing.assert_close(grids[-1].flatten(2).transpose(1, 2), tokens)
+
+
+def test_dropout_before_the_head():
+    model = timm.create_model("convvit_tiny_patch8_32", num_classes=3, drop_rate=1.0)
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.train()(image), model.head.bias.expand(2, 3))
+    assert model.eval()(image).std() > 0
+    assert timm.create_model("convvit_tiny_patch8_32", drop_rate=0.0).head_drop.p == 0

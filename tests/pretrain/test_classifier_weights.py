@@ -42,11 +42,13 @@ def test_a_pretraining_file(pretraining):
     assert torch.equal(model.head.weight, head) and model.fc_norm.weight.eq(1).all()
 
 
-def test_the_first_token_takes_the_norm_of_pretraining(pretraining):
+def test_the_first_token_takes_the_norm_of_pretraining(pretraining, caplog):
     """As the published linear-probe command does."""
     path, state = pretraining
     model = ConvViT(**SIZES, num_classes=5, global_pool=False)
+    caplog.set_level("INFO")
     load_trunk(model, path)
+    assert "norm on the mean token" not in caplog.text and "fc_norm" not in caplog.text
     assert torch.equal(model.norm.weight, state["norm.weight"])
 
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from pretrain.augmentation import finetune_transform, posterize_some
 from pretrain.data import (
     CorruptImages,
     ImageDataset,
     StatelessSampler,
     eval_transform,
+    seeded_everywhere,
     train_loader,
     train_transform,
 )
@@ -153,6 +155,12 @@ def test_missing_and_empty(tmp_path):
         open_reader("nowhere")
     with pytest.raises(ValueError, match="There are no images in"):
         open_reader(str(tmp_path))
+    (tmp_path / "text.tar").write_text("hello")
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    for name in ("text", "empty"):
+        with pytest.raises(ValueError, match=rf"{name}\.tar is, or holds, a tar file without images or no tar file"):
+            open_reader(str(tmp_path / f"{name}.tar"))
     with pytest.raises(ValueError, match="which the stream wds/ cannot do"):
         open_reader("wds/shards")
 
@@ -160,3 +168,32 @@ def test_missing_and_empty(tmp_path):
 def test_too_few_images_for_a_step(folder):
     with pytest.raises(ValueError, match="12 images give no optimizer step: one needs at least 16"):
         train_loader(dataset(folder), 8, 0, World(0, 0, 2), pin_memory=False)
+
+
+def test_a_failing_transform_is_no_unreadable_image(folder):
+    def fails(image):
+        raise RuntimeError("bug in the transform")
+
+    with pytest.raises(RuntimeError, match="bug in the transform"):
+        ImageDataset(open_reader(str(folder)), fails, 4, 0, "RGB")[0, 0]
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "v0", "augmix-m5-w4-mstd1", "3a", "none"])
+def test_every_strength_of_a_policy_is_defined(folder, policy):
+    """Posterize down to no bit at all is refused by new versions of Pillow."""
+    transform = finetune_transform((32, 32), 3, policy)
+    image = Image.open(folder / "00.png").convert("RGB")
+    for seed in range(1000 if policy.startswith("rand") else 50):
+        with seeded_everywhere(seed):
+            assert transform(image).shape == (3, 32, 32)
+
+
+def test_posterize_keeps_a_bit():
+    image = Image.linear_gradient("L")
+    assert len(posterize_some(image, 0).getcolors()) == len(posterize_some(image, 1).getcolors()) == 2
+    assert len(posterize_some(image, 4).getcolors()) == 16
+
+
+def test_unknown_policy():
+    with pytest.raises(ValueError, match="--aa bogus is no augmentation policy"):
+        finetune_transform((32, 32), 3, "bogus")

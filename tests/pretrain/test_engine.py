@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pretrain.classification import ClassificationLoss
 from pretrain.distributed import World
 from pretrain.engine import Stepper
 from pretrain.errors import NonFiniteError
+from pretrain.linprobe import WorldBatchNorm1d
 from pretrain.precision import Precision
 
 CPU = torch.device("cpu")
@@ -121,6 +123,21 @@ def test_fp16_gradient_that_no_loss_scale_helps():
     model.weight.register_hook(lambda g: gradient * 65536)
     assert stepper(model, "fp16").step([(torch.ones(3),)]).loss is None
     assert torch.equal(model.weight.data, torch.ones(3))
+
+
+def test_bad_images_do_not_reach_running_statistics():
+    torch.manual_seed(0)
+    norm = WorldBatchNorm1d(3, World())
+    model = nn.Sequential(norm, nn.Linear(3, 1), nn.Flatten(0))
+    loss = ClassificationLoss(model, lambda x, y: (x - y).square().mean())
+    s = Stepper(loss, torch.optim.SGD(model.parameters(), lr=0.1), Precision("bf16", CPU, model), World())
+    x, y = torch.randn(8, 3), torch.randn(8)
+    s.step([(x, y)])
+    before = {name: t.clone() for name, t in norm.state_dict().items()}
+    assert s.step([(x, y), (x * NAN, y)]).loss is None  # tried in two precisions
+    for name, t in norm.state_dict().items():
+        assert torch.equal(t, before[name]), name
+    assert s.step([(x, y)]).loss is not None and norm.num_batches_tracked == 2
 
 
 def test_unknown_precision():
