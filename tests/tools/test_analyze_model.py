@@ -14,7 +14,9 @@ from torch import nn
 from convmae_det import ConvViT
 from convmae_det.baselines import DenseConvViT
 from convmae_det.config import load_config
-from convmae_det.flops import attention_flops
+from convmae_det.flops import attention_flops, flop_analysis
+from convmae_det.table_attention import RelPosBiasTable, TableAttention
+from pretrain.errors import UserError
 
 
 class Attend(nn.Module):
@@ -62,3 +64,9 @@ def test_size_that_does_not_fit(monkeypatch, size):
     monkeypatch.setattr("sys.argv", ["analyze_model.py", "--config-file", CONFIG, "--size", str(size)])
     with pytest.raises(SystemExit, match="cannot be built for 70 pixels"):
         runpy.run_path("tools/analyze_model.py", run_name="__main__")
+
+
+def test_attention_that_would_count_as_nothing_is_refused():
+    model = nn.ModuleList([TableAttention(8, 2, RelPosBiasTable(4, 2))])
+    with pytest.raises(UserError, match="count as nothing"):
+        flop_analysis(model, torch.zeros(3, 64, 64))
