@@ -56,6 +56,17 @@ def test_grids_that_are_not_square_have_offsets_of_their_own():
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("grids", [1, 2])
+def test_compiled_and_traced_attention_is_the_same(grids):
+    q, k, v = torch.randn(3, grids, HEADS, 6, 4).unbind()
+    table = torch.randn(HEADS, 3, 5)
+    expected = table_attention.table_attention(q, k, v, table)
+    compiled = torch.compile(table_attention.table_attention, backend="aot_eager")
+    torch.testing.assert_close(compiled(q, k, v, table), expected)
+    traced = torch.jit.trace(table_attention.table_attention, (q, k, v, table))
+    torch.testing.assert_close(traced(q, k, v, table), expected)
+
+
 def test_a_bfloat16_step_stays_close():
     table = RelPosBiasTable(4, HEADS)
     attn = TableAttention(DIM, HEADS, table)

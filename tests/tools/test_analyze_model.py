@@ -14,14 +14,23 @@ from torch import nn
 from convmae_det import ConvViT
 from convmae_det.baselines import DenseConvViT
 from convmae_det.config import load_config
-from convmae_det.flops import attention_flops, flop_analysis
+from convmae_det.flops import attention_flops
 from convmae_det.table_attention import RelPosBiasTable, TableAttention
-from pretrain.errors import UserError
 
 
 class Attend(nn.Module):
     def forward(self, q, k, v):
         return F.scaled_dot_product_attention(q, k, v)
+
+
+class TableAttend(nn.Module):
+    def __init__(self, dim, heads, size):
+        super().__init__()
+        self.table = RelPosBiasTable(size, heads)
+        self.attention = TableAttention(dim, heads, self.table)
+
+    def forward(self, x):
+        return self.attention(x, nn.Identity())
 
 
 def test_fused_attention_counts_both_products():
@@ -66,7 +75,11 @@ def test_size_that_does_not_fit(monkeypatch, size):
         runpy.run_path("tools/analyze_model.py", run_name="__main__")
 
 
-def test_attention_that_would_count_as_nothing_is_refused():
-    model = nn.ModuleList([TableAttention(8, 2, RelPosBiasTable(4, 2))])
-    with pytest.raises(UserError, match="count as nothing"):
-        flop_analysis(model, torch.zeros(3, 64, 64))
+def test_attention_with_a_table_counts_both_products():
+    H, W, C = 4, 4, 8
+    analysis = FlopCountAnalysis(TableAttend(C, 2, size=4), torch.randn(1, H, W, C))
+    analysis.set_op_handle("aten::scaled_dot_product_attention", attention_flops)
+    with torch.no_grad():
+        counts = analysis.unsupported_ops_warnings(False).tracer_warnings("none").by_operator()
+    assert counts["scaled_dot_product_attention"] == 2 * (H * W) ** 2 * C
+    assert counts["linear"] == 4 * H * W * C**2

@@ -9,8 +9,6 @@ from torch import nn
 
 from convmae_det.backbone import ConvViT
 from convmae_det.baselines import with_dense_backbone
-from convmae_det.table_attention import TableAttention
-from pretrain.errors import UserError
 
 __all__ = ["attention_flops", "flop_analysis"]
 
@@ -36,15 +34,7 @@ def flop_analysis(model: nn.Module, image: torch.Tensor) -> FlopCountAnalysis:
         model: a detectron2 model.
         image: `(3, H, W)` in 0 to 255. Proposals and detections depend on it and on the weights: heads are counted for
             as many as there are.
-
-    Raises:
-        UserError: the model attends with tables of relative positions, which would count as nothing.
     """
-    if any(isinstance(module, TableAttention) for module in model.modules()):
-        raise UserError(
-            "This model attends with tables of relative positions, in operators of our own that fvcore would count as "
-            "nothing; FLOPs can be counted for the ViTDet and MIMDet models."
-        )
     net = getattr(getattr(model, "backbone", None), "net", None)
     if isinstance(net, ConvViT):
         model = with_dense_backbone(model)
