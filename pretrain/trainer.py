@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pretrain.autoencoder import DECODER_PREFIXES, MASKINGS, ReconstructionLoss
-from pretrain.checkpoint import save_atomically
+from pretrain.checkpoint import replacing, save_atomically
 from pretrain.data import (
     CorruptImages,
     ImageDataset,
@@ -124,7 +124,8 @@ class Trainer(TrainingRun):
             picture = reconstruction_picture(self.model, imgs, self.args.mask_ratio, noise)
         path = self.output_dir / "reconstructions" / f"epoch-{self.epoch:04d}.png"
         path.parent.mkdir(exist_ok=True)
-        picture.save(path)
+        with replacing(path) as temporary:
+            picture.save(temporary)
         self.writer.picture(picture, self.epoch)
 
     def export_weights(self, state: dict) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pretrain.autoencoder import MaskedAutoencoderConvViT
-from pretrain.checkpoint import load_checkpoint
+from pretrain.checkpoint import load_checkpoint, replacing
 from pretrain.checkpoint_kinds import Part, recognise
 from pretrain.data import eval_transform, image_mode, normalisation
 from pretrain.errors import exit_on_user_error
@@ -134,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         noise = torch.rand(len(imgs), L, generator=torch.Generator().manual_seed(args.seed))
         picture = reconstruction_picture(model, imgs, args.mask_ratio, noise)
         output.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(output)
+        with replacing(output) as temporary:
+            picture.save(temporary)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ CONFIG = str(Path(__file__).parents[2] / "projects/ConvMAEDet/configs/shapes/mas
         ("trian.max_iter=3", "the config has no 'trian'; did you mean 'train'"),
         ("dataloader.train.mapper.augmentations.7.prob=1", "has 2 entries, '7' is none of them"),
         ("train.max_iter", "'train.max_iter' is not of the form key=value"),
+        ("train.init_checkpoint=a (1).pth", r"not of the form key=value; a value with brackets.* needs quotes"),
     ],
 )
 def test_bad_override(override, message):
@@ -28,6 +29,10 @@ def test_bad_override(override, message):
 def test_overrides_reach_arguments_the_config_leaves_at_their_default():
     cfg = load_config(CONFIG, ["model.backbone.net.in_chans=1", "train.amp.dtype=bfloat16", "+train.note=mine"])
     assert (cfg.model.backbone.net.in_chans, cfg.train.amp.dtype, cfg.train.note) == (1, "bfloat16", "mine")
+
+
+def test_quoted_values_may_hold_brackets_and_blanks():
+    assert load_config(CONFIG, ["train.init_checkpoint='a (1).pth'"]).train.init_checkpoint == "a (1).pth"
 
 
 def test_model_that_cannot_be_built():

@@ -98,7 +98,10 @@ def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as e:
-            raise UserError(f"Override {text!r} is not of the form key=value.") from e
+            raise UserError(
+                f"Override {text!r} is not of the form key=value; a value with brackets, commas or blanks needs quotes "
+                f"of its own: \"key='a (1).jpg'\"."
+            ) from e
         if not override.is_add():  # hydra's +key=value adds a key on purpose
             _check_key(cfg, override.key_or_group)
     try:

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from pretrain.errors import UserError, exit_on_user_error
 
-__all__ = ["launch"]
+__all__ = ["check_device", "launch"]
 
 
 def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> None:
@@ -29,10 +29,12 @@ def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> N
         device: `train.device` of the run.
 
     Raises:
-        UserError: `device` is a GPU that is not there.
+        UserError: `device` is a GPU that is not there, or no device at all.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"train.device={device}, but no GPU can be used; on a CPU add --num-gpus 0 train.device=cpu.")
+    if not device.startswith("cuda"):  # a GPU is first touched in the process that trains on it
+        check_device(device)
     if device == "cpu":
         # detectron2 picks NCCL wherever it sees a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -55,6 +57,15 @@ def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> N
         )
     except ProcessExitedException as e:
         sys.exit(e.exit_code if e.exit_code > 0 else 1)
+
+
+def check_device(device: str) -> None:
+    """Raises UserError unless tensors can be made on a device such as "cuda:1" or "cpu"."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        reason = str(e).strip().splitlines()[0] if str(e) else type(e).__name__
+        raise UserError(f"Device {device} cannot be used: {reason} Leave it out, or name cpu.") from e
 
 
 def _run(main: Callable[[Namespace], None], args: Namespace) -> None:

@@ -18,6 +18,7 @@ from convmae_det.categories import categories_of, stored_categories
 from convmae_det.checkpoint import load_weights
 from convmae_det.config import build_model, load_config
 from convmae_det.custom_data import set_class_count
+from convmae_det.launch import check_device
 from convmae_det.pyramid import check_padding
 from convmae_det.tta import with_tta
 from pretrain.errors import UserError
@@ -68,7 +69,8 @@ class Predictor:
         weights = str(weights or cfg.train.init_checkpoint)
         if not weights:
             raise UserError("No weights: name a checkpoint, or give the config a train.init_checkpoint.")
-        self.device = _usable(device) if device else ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_device(self.device)
         self.score_threshold, self.batch_size = score_threshold, batch_size
         stored = stored_categories(weights)
         if stored:
@@ -140,15 +142,6 @@ class Predictor:
         # (H, W, C) -> (C, H, W)
         tensor = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
-
-
-def _usable(device: str) -> str:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e) else type(e).__name__
-        raise UserError(f"Device {device} cannot be used: {reason} Leave it out, or name cpu.") from e
-    return device
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:

@@ -124,7 +124,8 @@ def _draw_pictures(
             names,
         )
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(output / f"worst_{rank:03d}_{Path(file_name).stem}.png"), picture)
+        with replacing(output / f"worst_{rank:03d}_{Path(file_name).stem}.png") as temporary:
+            cv2.imwrite(str(temporary), picture)
         pictures.append(
             {
                 "name": file_name,
