@@ -28,8 +28,8 @@ $(BIN)/.installed: setup.py pyproject.toml constraints.txt
 demo: setup ## draw a data set, train a tiny detector on it, evaluate, draw pictures (CPU, minutes)
 	$(BIN)/python tools/demo.py
 
-test: setup ## run the test suite
-	$(BIN)/python -m pytest
+test: setup ## run the test suite, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check .

@@ -56,6 +56,6 @@ setup(
         "slurm": ["submitit>=1.5"],
         "export": EXPORT,
         "wandb": ["wandb>=0.17"],
-        "dev": ["pytest>=8", "ruff>=0.6"] + EXPORT,
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"] + EXPORT,
     },
 )

@@ -1,11 +1,16 @@
 """Fixtures of the whole suite."""
 
 import json
+import os
 
 import pytest
 import torch
 from parity import GOLDEN, Golden
 from shapes import make_shapes
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread for each, and for what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
