@@ -145,6 +145,12 @@ def test_tta_by_the_config(model):
     assert with_tta(cfg, model) is model
 
 
+@pytest.mark.parametrize("window_size", [72, 32])
+def test_windows_that_the_backbone_does_not_take(window_size):
+    with pytest.raises(ValueError, match=f"Windows of {window_size} pixels are not a multiple .* 16, or below 48"):
+        build_segmentor(inference=SlidingWindow(window_size))
+
+
 def test_a_model_from_the_config_trains_and_segments():
     from detectron2.config import LazyConfig
     from parity import REPO

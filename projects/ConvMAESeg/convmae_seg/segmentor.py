@@ -31,6 +31,9 @@ class Segmentor(nn.Module):
         inference: how images are looked at in evaluation.
         return_logits: give logits beside the class maps, for whoever wants them whole: 150 classes of a photo of 24
             megapixels take 14 GB.
+
+    Raises:
+        ValueError: the windows of `inference` are not what the backbone takes.
     """
 
     def __init__(
@@ -48,6 +51,12 @@ class Segmentor(nn.Module):
         return_logits: bool = False,
     ):
         super().__init__()
+        window = inference.window_size
+        if window is not None and (window % backbone.stride or window < backbone.min_size):
+            raise ValueError(
+                f"Windows of {window} pixels are not a multiple of the backbone's stride {backbone.stride}, or below "
+                f"{backbone.min_size} pixels; set model.inference.window_size."
+            )
         self.backbone, self.decode_head, self.auxiliary_head = backbone, decode_head, auxiliary_head
         self.num_classes, self.ignore_label = num_classes, ignore_label
         self.input_format, self.auxiliary_weight = input_format, auxiliary_weight
