@@ -160,10 +160,10 @@ def _check_registered(name: str) -> None:
 
 
 def _check_class_count(report: LabelMapReport, cfg: DictConfig) -> None:
-    count = cfg.model.get("decode_head", {}).get("num_classes")
-    if count is not None and count != len(report.class_names):
+    count, classes = cfg.model.get("num_classes"), len(report.class_names)
+    if count is not None and count != classes:
         report.faults.append(
-            f"{report.name}: {len(report.class_names)} classes, but model.decode_head.num_classes={count}."
+            f"{report.name}: {classes} classes, but model.num_classes={count}; set model.num_classes={classes}."
         )
 
 
