@@ -1,4 +1,4 @@
-"""UperNet with ConvMAE-B on ADE20K at 640 pixels: positions and tables of a 40×40 grid, windows of 640 every 426 pixels.
+"""UperNet with ConvMAE-B on ADE20K at 640 pixels: a grid of 40×40 patches, windows of 640 every 426 pixels.
 
 python tools/lazyconfig_train_net.py --num-gpus 8 \
     --config-file projects/ConvMAESeg/configs/ADE20K/upernet_convmae_base_640_slide_160k.py \

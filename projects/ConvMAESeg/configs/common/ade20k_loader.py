@@ -1,4 +1,4 @@
-"""ADE20K as the published segmentation models train on it; the one number `data.image_size` sets the size of everything.
+"""ADE20K as the published segmentation models train on it; one number, `data.image_size`, sets the size of everything.
 
 The random crop tries ten places and takes the last, the published one eleven: all else is as published.
 """
