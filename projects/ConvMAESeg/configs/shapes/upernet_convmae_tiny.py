@@ -29,8 +29,8 @@ model.backbone.update(
     num_heads=4,
     drop_path_rate=0.0,
 )
-model.decode_head.channels = 64
-model.auxiliary_head.channels = 32
+model.decode_head.update(channels=48, dropout=0.0)
+model.auxiliary_head.update(channels=32, dropout=0.0)
 model.inference.window_batch_size = 8
 
 dataloader.train.dataset.names = "shapes_sem_seg_train"
@@ -42,13 +42,13 @@ dataloader.train.mapper.augmentations = [
 dataloader.test.dataset.names = "shapes_sem_seg_val"
 dataloader.test.num_workers = 0
 
-optimizer.lr = 1e-3
+optimizer.lr = 2e-3
 optimizer.params.lr_factor_func = partial(get_segmentor_lr_decay_rate, lr_decay_rate=1.0, num_layers=2)
 
 train.device = "cpu"
 train.output_dir = "output/shapes_seg"
 train.ddp.broadcast_buffers = True  # running statistics of batch norm
-train.max_iter = 600
-train.eval_period = 300
+train.max_iter = 800
+train.eval_period = 400
 train.checkpointer = dict(period=200, max_to_keep=2)
-lr_multiplier = linear_schedule(train.max_iter, warmup_iter=50)
+lr_multiplier = linear_schedule(train.max_iter, warmup_iter=30)
