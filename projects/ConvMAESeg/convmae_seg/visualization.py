@@ -18,7 +18,8 @@ MIN_SIDE = 320
 
 OPACITY = 0.55
 GOLDEN_RATIO = 0.618034
-TONES = ((0.75, 0.95), (0.9, 0.7), (0.45, 0.85))
+FIRST_HUE = 0.58  # blue: the first class is often the background
+TONES = ((0.45, 0.85), (0.75, 0.95), (0.9, 0.7))
 """Saturation and value of neighbouring classes, in turn."""
 
 LONGEST_NAME = 24  # characters
@@ -29,7 +30,7 @@ def class_colors(count: int) -> list[tuple[int, int, int]]:
     colors = []
     for index in range(count):
         saturation, value = TONES[index % len(TONES)]
-        hsv = np.float32([[[index * GOLDEN_RATIO % 1 * 360, saturation, value]]])
+        hsv = np.float32([[[(FIRST_HUE + index * GOLDEN_RATIO) % 1 * 360, saturation, value]]])
         colors.append(tuple(round(255 * c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()))
     return colors
 
