@@ -197,6 +197,6 @@ def test_metadata_of_several_data_sets(tmp_path):
 def test_ade20k_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(REPO / "projects/ConvMAESeg/configs/ADE20K/upernet_convmae_base_512_slide_160k.py"))
-    with pytest.raises(UserError, match="ADEChallengeData2016.zip, unzip it and set DETECTRON2_DATASETS") as caught:
+    with pytest.raises(UserError, match=r"ADEChallengeData2016\.zip, unzip it and set DETECTRON2_DATASETS") as caught:
         check_datasets(cfg)
     assert len(str(caught.value).splitlines()) == 3  # the head, and one line for each of the two data sets

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from scripts import run_tool
-from shapes import REPO
 
 CONFIG = "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py"
 NAMES = ["background", "circle", "square", "triangle", "star"]
