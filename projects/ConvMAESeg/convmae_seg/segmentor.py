@@ -130,7 +130,7 @@ class Segmentor(nn.Module):
         for rows, columns in pieces(self.num_classes, size, self.inference.max_logits):
             scores = [view.logits((rows, columns)) for view in views]
             scores = scores[0] if len(scores) == 1 else _mean_probability(scores)
-            output["classes"][rows, columns] = scores.argmax(0).cpu()
+            output["classes"][rows, columns] = scores.max(0).indices.cpu()  # on CPUs twice as fast as argmax
             if self.return_logits:
                 output["sem_seg"][:, rows, columns] = scores
         return output
