@@ -1,6 +1,6 @@
 """A semantic segmentation model in detectron2's format of inputs and losses."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from convmae_seg.sliding_window import SlidingWindow, View, pieces
+from convmae_seg.sliding_window import Piece, SlidingWindow, View, pieces
 from convmae_seg.tta import SegmentorTTA
 from pretrain.errors import UserError
 
@@ -128,9 +128,8 @@ class Segmentor(nn.Module):
         if self.return_logits:
             output["sem_seg"] = torch.empty(self.num_classes, *size, device=self.device)
         for rows, columns in pieces(self.num_classes, size, self.inference.max_logits):
-            scores = [view.logits((rows, columns)) for view in views]
-            scores = scores[0] if len(scores) == 1 else _mean_probability(scores)
-            output["classes"][rows, columns] = scores.argmax(0).cpu()
+            scores = _scores(views, (rows, columns))
+            output["classes"][rows, columns] = scores.max(0).indices.cpu()  # on CPUs twice as fast as argmax
             if self.return_logits:
                 output["sem_seg"][:, rows, columns] = scores
         return output
@@ -158,5 +157,11 @@ def _sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, ignore_label
     return F.cross_entropy(logits, targets, ignore_index=ignore_label, reduction="sum")
 
 
-def _mean_probability(logits: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([x.softmax(0) for x in logits]).mean(0)
+def _scores(views: Sequence[View], piece: Piece) -> torch.Tensor:
+    """Logits of one view, the mean of the probabilities of several."""
+    if len(views) == 1:
+        return views[0].logits(piece)
+    total = views[0].logits(piece).softmax(0)
+    for view in views[1:]:
+        total += view.logits(piece).softmax(0)
+    return total / len(views)

@@ -49,7 +49,7 @@ class SlidingWindow:
     window_size: int | None = 512
     stride: int | None = None
     window_batch_size: int = 4
-    max_logits: int = 2**24
+    max_logits: int = 2**22
 
     def __post_init__(self):
         for name in ("window_size", "stride", "window_batch_size", "max_logits"):

@@ -30,7 +30,7 @@ class SegmentorTTA(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict[str, torch.Tensor]]:
-        """As :meth:`Segmentor.forward` in evaluation; `sem_seg` holds probabilities instead of logits."""
+        """As :meth:`Segmentor.forward` in evaluation; `sem_seg` holds the mean probabilities of several views."""
         return [self._segment(inputs) for inputs in batched_inputs]
 
     def _segment(self, inputs: dict) -> dict[str, torch.Tensor]:

@@ -43,6 +43,6 @@ model = L(Segmentor)(
     pixel_std=constants.imagenet_rgb256_std,
     input_format="RGB",
     # stride=None is two thirds of the window; window_size=None takes whole images
-    inference=L(SlidingWindow)(window_size="${data.image_size}", stride=None, window_batch_size=4, max_logits=2**24),
+    inference=L(SlidingWindow)(window_size="${data.image_size}", stride=None, window_batch_size=4, max_logits=2**22),
     return_logits=False,
 )
