@@ -22,7 +22,7 @@ $(BIN)/.installed: setup.py pyproject.toml constraints.txt
 	$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps \
 		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python-version 3.10 --implementation cp --abi none --platform any --only-binary=:all: $(DETECTRON2)
-	$(BIN)/python -c 'import detectron2, pretrain, convmae_det, mimdet'
+	$(BIN)/python -c 'import detectron2, pretrain, convmae_det, mimdet, convmae_seg'
 	@touch $@
 
 demo: setup ## draw a data set, train a tiny detector on it, evaluate, draw pictures (CPU, minutes)

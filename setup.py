@@ -1,4 +1,4 @@
-"""Packaging of ConvMAEDet: `pretrain` (torch and timm only), and the detectron2 projects `convmae_det` and `mimdet`."""
+"""Packaging of ConvMAEDet: `pretrain` (torch and timm only), and the detectron2 projects around them."""
 
 from setuptools import find_packages, setup
 
@@ -45,8 +45,13 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["pretrain", "pretrain.*"])
     + find_packages(where="projects/ConvMAEDet", include=["convmae_det", "convmae_det.*"])
-    + find_packages(where="projects/MIMDet", include=["mimdet", "mimdet.*"]),
-    package_dir={"convmae_det": "projects/ConvMAEDet/convmae_det", "mimdet": "projects/MIMDet/mimdet"},
+    + find_packages(where="projects/MIMDet", include=["mimdet", "mimdet.*"])
+    + find_packages(where="projects/ConvMAESeg", include=["convmae_seg", "convmae_seg.*"]),
+    package_dir={
+        "convmae_det": "projects/ConvMAEDet/convmae_det",
+        "mimdet": "projects/MIMDet/mimdet",
+        "convmae_seg": "projects/ConvMAESeg/convmae_seg",
+    },
     package_data={"convmae_det": ["templates/*.html"]},
     install_requires=PRETRAIN,
     extras_require={

@@ -2,7 +2,8 @@
 """Draw a small COCO-format data set of overlapping shapes, for the demo and for trying out a set-up.
 
 Four classes (circle, square, triangle, star) in any colour, size and rotation, partly hidden by one another, on
-varied backgrounds. Annotations follow the visible part of each object. The same seed draws the same images.
+varied backgrounds. Annotations follow the visible part of each object. Label maps beside them have the same objects
+for semantic segmentation: 0 is the background, 1 to 4 are the classes. The same seed draws the same images.
 """
 
 import argparse
@@ -97,9 +98,10 @@ def annotate(mask: np.ndarray) -> dict | None:
 
 
 def write_split(root: Path, split: str, count: int, seed: int, size: int, max_objects: int) -> None:
-    """Writes `root/<split>/*.jpg` and `root/annotations/instances_<split>.json`."""
+    """Writes `root/<split>/*.jpg`, `root/labels/<split>/*.png` and `root/annotations/instances_<split>.json`."""
     rng = np.random.default_rng(seed)
     (root / split).mkdir(parents=True)
+    (root / "labels" / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
     images, annotations = [], []
     for image_id in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="image"):
@@ -107,6 +109,10 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int, max_ob
         name = f"{image_id:06d}.jpg"
         cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         images.append({"id": image_id, "file_name": name, "width": size, "height": size})
+        labels = np.zeros((size, size), np.uint8)
+        for label, mask in objects:
+            labels[mask > 0] = label + 1
+        cv2.imwrite(str(root / "labels" / split / f"{image_id:06d}.png"), labels)
         for label, mask in objects:
             annotation = annotate(mask)
             if annotation:

@@ -38,6 +38,8 @@ class Part(Enum):
     REL_POS = "relative positions"
     PYRAMID = "feature pyramid"
     DETECTOR = "detection heads"
+    LAYER_SCALE = "LayerScale"
+    SEGMENTOR = "segmentation heads"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,10 @@ class Kind:
     @property
     def is_detector(self) -> bool:
         return Part.DETECTOR in self.parts
+
+    @property
+    def is_segmentor(self) -> bool:
+        return Part.SEGMENTOR in self.parts
 
     def part_of(self, name: str) -> Part | None:
         return next((part for part, pattern in self.parts.items() if re.fullmatch(pattern, name)), None)
@@ -104,6 +110,23 @@ def _detector(family: str) -> Kind:
     return Kind(f"detectron2 checkpoint, {family} backbone", family, NET_PREFIX, parts, frozenset({Part.TRUNK}))
 
 
+_SEGMENTOR = Kind(
+    "segmentation checkpoint, ConvViT backbone",
+    "ConvViT",
+    "backbone.",
+    {
+        Part.REL_POS: r"backbone\.blocks3\.\d+\.attn\.relative_position_(bias_table|index)",
+        Part.LAYER_SCALE: r"backbone\.blocks3\.\d+\.gamma_[12]",
+        Part.TRUNK: rf"backbone\.({_TRUNKS['ConvViT']})",
+        Part.POS_EMBED: r"backbone\.pos_embed",
+        Part.PYRAMID: r"backbone\.fpn\..+",
+        Part.SEGMENTOR: r"(decode_head|auxiliary_head)\..+",
+    },
+    frozenset({Part.TRUNK, Part.POS_EMBED}),
+)
+"""As mmsegmentation and :mod:`convmae_seg` name it; a converted file holds the trunk alone."""
+
+
 KINDS: tuple[Kind, ...] = (
     _bare("ConvMAE or FastConvMAE pretraining", "ConvViT", _STAGE_DECODE, _NORM | _DECODER),
     _bare("ConvMAE-v2 pretraining", "ConvViT", _CLS_TOKEN, _NORM | _DECODER),
@@ -113,6 +136,7 @@ KINDS: tuple[Kind, ...] = (
     _bare("bare ViT trunk", "ViT", {}, _NORM),
     _detector("ConvViT"),
     _detector("ViT"),
+    _SEGMENTOR,
     Kind("detectron2 checkpoint, other backbone", "other", "", _AROUND_NET, frozenset(_AROUND_NET)),
 )
 
@@ -153,8 +177,8 @@ def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
     """Says what a checkpoint is; the tensors of a file stay on disk until they are used.
 
     Args:
-        checkpoint: a file, or what it holds: `{"model": state_dict, ...}` or a state dict alone. `module.` and
-            `encoder.` in front of names are taken off.
+        checkpoint: a file, or what it holds: `{"model": state_dict, ...}`, `{"state_dict": state_dict, ...}`
+            (mmsegmentation's) or a state dict alone. `module.` and `encoder.` in front of names are taken off.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -188,15 +212,16 @@ def _state_dict(content: Any, source: str) -> tuple[Mapping[str, torch.Tensor], 
     """The tensors of a file, and the names of what else is in it."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{source} holds a {type(content).__name__} where a dictionary of tensors was expected.")
-    state = content.get("model", content)
+    key = next((key for key in ("model", "state_dict") if key in content), None)
+    state = content if key is None else content[key]
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         entries = state if isinstance(state, Mapping) and state else content
         seen = [f"{key} ({type(v).__name__})" for key, v in entries.items() if not isinstance(v, torch.Tensor)]
         raise ValueError(
-            f"{source} has no dictionary of tensors, neither under 'model' nor as a whole; "
+            f"{source} has no dictionary of tensors, neither under 'model' or 'state_dict' nor as a whole; "
             f"it holds {', '.join(seen[:8]) or 'nothing'}."
         )
-    return state, () if state is content else tuple(str(key) for key in content if key != "model")
+    return state, () if state is content else tuple(str(k) for k in content if k != key)
 
 
 def _strip_wrappers(names: Iterable[str], source: str) -> dict[str, str]:

@@ -39,6 +39,15 @@ class ConversionReport:
     missing: dict[str, str] = field(default_factory=dict)
     target_known: bool = False
 
+    def take_back(self, name: str) -> str:
+        """Forgets that a tensor was kept or renamed to `name`; returns what it is called in the file."""
+        if name in self.kept:
+            self.kept.remove(name)
+            return name
+        original = next(old for old, new in self.renamed.items() if new == name)
+        del self.renamed[original]
+        return original
+
     def __str__(self) -> str:
         lines = [
             f"{self.source}: {self.kind}",
@@ -56,7 +65,7 @@ class ConversionReport:
         lines += self._by_reason("made", self.made)
         lines += self._by_reason("dropped", self.dropped)
         lines += self._by_reason("missing", self.missing)
-        if not self.target_known and "detection" in self.target:
+        if not self.target_known and self.target in ("detection", "segmentation"):
             lines.append("  missing   not compared with a model; a config (--config) does")
         return "\n".join(lines)
 

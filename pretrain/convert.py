@@ -1,4 +1,4 @@
-"""Conversion between pretraining, classification and detection checkpoints.
+"""Conversion between pretraining, classification, detection and segmentation checkpoints.
 
 Trunks have the same parameter names everywhere; detectors put something in front, such as `backbone.net.`, which
 :mod:`pretrain.detector_layouts` knows. What differs is what stands around the trunk, and :data:`DROPPED` says for each
@@ -13,7 +13,7 @@ Two numerical differences stay after a conversion (they are the published models
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 import torch
@@ -21,17 +21,19 @@ from torch import nn
 
 from pretrain.checkpoint_kinds import NET_PREFIX, Checkpoint, Part, recognise, summarise
 from pretrain.conversion_report import ConversionReport
-from pretrain.detector_layouts import layout_of
+from pretrain.detector_layouts import SEGMENTATION, layout_of
 from pretrain.pos_embed import resize_pos_embed
+from pretrain.segmentation_weights import fit_segmentor
 from pretrain.trunk_sizes import position_grid
 
-__all__ = ["Target", "check_loads", "convert", "convert_for"]
+__all__ = ["Target", "check_loads", "convert", "convert_for", "target_for"]
 
 
 class Target(Enum):
     """What to convert to."""
 
     DETECTION = "detection"
+    SEGMENTATION = "segmentation"
     PRETRAIN = "pretrain"
     CLASSIFIER = "classifier"
 
@@ -45,13 +47,23 @@ _PRETRAINING_ONLY = {
     Part.STAGE_DECODE: "adds stages 1 and 2 to the input of the pretraining decoder",
     Part.DECODER: "reconstructs pixels, in pretraining only",
 }
+_CLASSIFIER_ONLY = {
+    Part.HEAD: "classification head",
+    Part.HEAD_NORM: "norm of the classification head",
+}
 DROPPED: dict[Target, dict[Part, str]] = {
+    Target.SEGMENTATION: {
+        **_PRETRAINING_ONLY,
+        **_DETECTOR_ONLY,
+        **_CLASSIFIER_ONLY,
+        Part.NORM: "the backbone gives the last block's output without a norm",
+        Part.CLS_TOKEN: "the backbone has no class token",
+    },
     Target.DETECTION: {
         **_PRETRAINING_ONLY,
+        **_CLASSIFIER_ONLY,
         Part.NORM: "the detector takes the last block's output without a norm",
         Part.CLS_TOKEN: "the detector has no class token",
-        Part.HEAD: "classification head",
-        Part.HEAD_NORM: "norm of the classification head",
     },
     Target.PRETRAIN: {
         **_DETECTOR_ONLY,
@@ -79,9 +91,9 @@ def convert(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Converts a recognised checkpoint.
 
-    To detection, the position embedding keeps its own grid unless `shapes` asks for another. The class token's slot in
-    it stays for plain ViT backbones (ViTDet's `pretrain_use_cls_token=True`) and goes for ConvViT ones, unless `shapes`
-    says otherwise; detectors stay as they are.
+    To detection and segmentation, the position embedding keeps its own grid unless `shapes` asks for another. The class
+    token's slot in it stays for plain ViT backbones (ViTDet's `pretrain_use_cls_token=True`) and goes for ConvViT ones,
+    unless `shapes` says otherwise. Detectors stay as they are, and segmentation models are fitted to `shapes`.
 
     To a classifier, `fc_norm` is made where there is no classification norm: as in MAE's finetuning with global
     pooling, it is a new LayerNorm on the mean token. `head` is left to be initialised for the classes at hand.
@@ -91,7 +103,7 @@ def convert(
     Args:
         checkpoint: what :func:`recognise` returns.
         target: what to convert to.
-        shapes: every name and shape of the detector that will load the result; to detection only.
+        shapes: every name and shape of the model that will load the result; to detection and segmentation only.
 
     Returns:
         the converted tensors by name, unchanged ones without a copy, and the report.
@@ -100,8 +112,8 @@ def convert(
         ValueError: there is no such conversion, or the result is not what `shapes` asks for.
     """
     _check_possible(checkpoint, target)
-    if shapes is not None and target is not Target.DETECTION:
-        raise ValueError(f"Names and shapes are compared for detectors only, not for {target.value}.")
+    if shapes is not None and target is not target_for(shapes):
+        raise ValueError(f"The model is one for {target_for(shapes).value}, not for {target.value}.")
     report = ConversionReport(
         source=checkpoint.source,
         kind=checkpoint.kind.name,
@@ -112,6 +124,8 @@ def convert(
     )
     state = _rename(checkpoint, target, shapes, report)
     if shapes is not None:
+        if checkpoint.kind.is_segmentor:
+            fit_segmentor(state, shapes, report)
         _check_names(state, checkpoint, shapes, report)
     if target is Target.PRETRAIN:
         _list_missing_in_pretraining(state, checkpoint, report)
@@ -128,13 +142,18 @@ def convert(
 def convert_for(
     shapes: Mapping[str, Sequence[int]], path: str | os.PathLike
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
-    """Converts any checkpoint that :func:`recognise` knows for a detector with these names and shapes.
+    """Converts any checkpoint that :func:`recognise` knows for a model with these names and shapes.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no known checkpoint or does not fit the detector.
+        ValueError: the file is no known checkpoint or does not fit the model.
     """
-    return convert(recognise(path), Target.DETECTION, shapes)
+    return convert(recognise(path), target_for(shapes), shapes)
+
+
+def target_for(names: Iterable[str]) -> Target:
+    """What a detector or segmentation model with these parameter names has its weights converted to."""
+    return Target.SEGMENTATION if layout_of(names) is SEGMENTATION else Target.DETECTION
 
 
 def check_loads(model: nn.Module, state: Mapping[str, torch.Tensor], report: ConversionReport) -> None:
@@ -161,28 +180,36 @@ def _check_possible(checkpoint: Checkpoint, target: Target) -> None:
             f"{checkpoint.source} is a detectron2 checkpoint without {NET_PREFIX[:-1]}; only detectors with a ConvViT "
             f"or ViT under that name can be converted to {target.value}."
         )
-    if family == "ViT" and target is Target.CLASSIFIER:
-        raise ValueError(f"{checkpoint.source} holds a plain ViT; there are classifiers for ConvViT only.")
+    if family == "ViT" and target in (Target.CLASSIFIER, Target.SEGMENTATION):
+        models = "classifiers" if target is Target.CLASSIFIER else "segmentation models"
+        raise ValueError(f"{checkpoint.source} holds a plain ViT; there are {models} for ConvViT only.")
+    if checkpoint.kind.is_segmentor and target is not Target.SEGMENTATION:
+        raise ValueError(
+            f"{checkpoint.source} is a {checkpoint.kind.name}; its LayerScale and tables of relative positions are "
+            f"part of what it computes and have no place in {target.value}."
+        )
 
 
 def _rename(
     checkpoint: Checkpoint, target: Target, shapes: Mapping[str, Sequence[int]] | None, report: ConversionReport
 ) -> dict[str, torch.Tensor]:
     """Every tensor under its new name; those that do not go along are listed with the reason."""
-    to_detection, from_detection = target is Target.DETECTION, checkpoint.kind.is_detector
-    layout = layout_of(shapes)
+    kind = checkpoint.kind
+    stays = (target is Target.DETECTION and kind.is_detector) or (target is Target.SEGMENTATION and kind.is_segmentor)
+    layout = SEGMENTATION if target is Target.SEGMENTATION else layout_of(shapes)
+    has_layout = target in (Target.DETECTION, Target.SEGMENTATION)
     state = {}
     for name, tensor in checkpoint.tensors.items():
         original, part = checkpoint.original_names[name], checkpoint.parts[name]
-        bare = name.removeprefix(checkpoint.kind.prefix)
-        if to_detection and from_detection:
+        bare = name.removeprefix(kind.prefix)
+        if stays:
             new, reason = name, None
-        elif to_detection and part in layout.prefixes:
+        elif has_layout and part in layout.prefixes:
             new, reason = layout.prefixes[part] + bare, layout.reason_dropped(bare)
             if part is Part.DECODER and new not in shapes:
                 reason = reason or "the detector's decoder has fewer blocks"
         else:
-            new, reason = bare if from_detection else name, DROPPED[target].get(part)
+            new, reason = bare, DROPPED[target].get(part)
         if reason:
             report.dropped[original] = reason
             continue
@@ -254,7 +281,9 @@ def _check_names(
 ) -> None:
     """Every tensor has a place in the detector, and the places that stay empty are those that are expected to."""
     layout = layout_of(shapes)
-    reasons = {name: layout.reason_missing(name) for name in shapes if name not in state}
+    absent = [name for name in shapes if name not in state and name not in report.missing]
+    # A whole segmentation model is expected to have all of it.
+    reasons = {n: None if checkpoint.has(Part.SEGMENTOR) else layout.reason_missing(n) for n in absent}
     report.missing |= {name: reason for name, reason in reasons.items() if reason}
     problems = []
     if unexpected := [name for name in state if name not in shapes]:

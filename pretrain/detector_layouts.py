@@ -1,4 +1,4 @@
-"""Where each kind of detector keeps what a pretraining file has, told from the detector's parameter names."""
+"""Where each kind of detector or segmentation model keeps what a pretraining file has, told by its parameter names."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pretrain.checkpoint_kinds import NET_PREFIX, Part
 
-__all__ = ["VITDET", "DetectorLayout", "layout_of"]
+__all__ = ["SEGMENTATION", "VITDET", "DetectorLayout", "layout_of"]
 
 _BOTTOM_UP = "backbone.bottom_up."
 _ENCODER, _DECODER = f"{_BOTTOM_UP}encoder.", f"{_BOTTOM_UP}decoder."
@@ -23,7 +23,7 @@ class DetectorLayout:
     """
     Attributes:
         name: what it is the layout of.
-        marker: what the name of some parameter begins with in these detectors and no others.
+        marker: what the name of some parameter begins with in these models and no others.
         prefixes: for each part that goes along, what its names begin with in the detector.
         missing: regular expressions of the detector's names that pretraining has nothing for, each with the reason.
         dropped: regular expressions of a pretraining file's names that stay behind although their part goes along.
@@ -52,8 +52,20 @@ VITDET = DetectorLayout(
         **_HEADS,
     },
 )
+SEGMENTATION = DetectorLayout(
+    "UperNet",
+    marker="decode_head.",
+    prefixes={Part.TRUNK: "backbone.", Part.POS_EMBED: "backbone."},
+    missing={
+        r"backbone\.blocks3\.\d+\.attn\.relative_position_.+": "relative positions are learned in segmentation only",
+        r"backbone\.blocks3\.\d+\.gamma_[12]": "LayerScale is learned in segmentation only",
+        r"backbone\.fpn\..+": "the coarsest feature is trained from scratch",
+        r"(decode_head|auxiliary_head)\..+": "the heads are trained from scratch",
+    },
+)
 _LAYOUTS = (
     VITDET,
+    SEGMENTATION,
     DetectorLayout(
         "ConvViT under a feature pyramid network",
         marker=f"{_BOTTOM_UP}blocks3.",

@@ -39,6 +39,7 @@ class ConvViTTrunk(nn.Module):
         conv_norm_layer: norm of the convolution blocks: eps 1e-5 in pretraining and classification, 1e-6 in detection.
         norm_layer: norm of the transformer blocks.
         attention: makes the attention module of stage-3 block `i`; called as `attention(i)`.
+        block_layer: the blocks of stage 3, :class:`pretrain.layers.Block` or one with its arguments.
         act_checkpoint: recompute the blocks' activations in the backward pass: one bool, or one for each stage.
 
     Attributes:
@@ -60,6 +61,7 @@ class ConvViTTrunk(nn.Module):
         norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
         act_layer: Callable[[], nn.Module] = nn.GELU,
         attention: Callable[[int], nn.Module] | None = None,
+        block_layer: Callable[..., nn.Module] = Block,
         act_checkpoint: bool | Sequence[bool] = False,
     ):
         super().__init__()
@@ -90,7 +92,8 @@ class ConvViTTrunk(nn.Module):
             for stage in (0, 1)
         )
         self.blocks3 = nn.ModuleList(
-            Block(dim3, attention(i), mlp_ratio[2], rate, norm_layer, act_layer) for i, rate in enumerate(rates[2])
+            block_layer(dim3, attention(i), mlp_ratio[2], rate, norm_layer, act_layer)
+            for i, rate in enumerate(rates[2])
         )
 
     def check_image_size(self, height: int, width: int) -> None:

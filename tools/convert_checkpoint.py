@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Converts a checkpoint between pretraining, classification and detection, and reports what became of every tensor.
+"""Converts a checkpoint between pretraining, classification, detection and segmentation, and reports every tensor.
 
     python tools/convert_checkpoint.py convmae_base.pth detection.pth
     python tools/convert_checkpoint.py detection.pth trunk.safetensors --to pretrain
@@ -13,7 +13,7 @@ from torch import nn
 
 from pretrain.checkpoint import check_output_path, save_weights
 from pretrain.checkpoint_kinds import recognise
-from pretrain.convert import Target, check_loads, convert
+from pretrain.convert import Target, check_loads, convert, target_for
 from pretrain.errors import exit_on_user_error
 
 
@@ -21,16 +21,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("input", metavar="INPUT", help=".pth or .safetensors file")
     parser.add_argument("output", metavar="OUTPUT", help=".pth or .safetensors file to write")
-    parser.add_argument("--to", choices=[t.value for t in Target], default="detection", help="default: %(default)s")
-    parser.add_argument("--config", help="LazyConfig of a detector: the result is fitted to it and loaded into it")
+    parser.add_argument("--to", choices=[t.value for t in Target], help="default: what --config is for, else detection")
+    parser.add_argument("--config", help="LazyConfig of a run: the result is fitted to its model and loaded into it")
     parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
     args = parser.parse_args(argv)
-    if args.config and args.to != Target.DETECTION.value:
-        parser.error(f"--config belongs to --to detection, not to --to {args.to}")
+    if args.config and args.to in (Target.PRETRAIN.value, Target.CLASSIFIER.value):
+        parser.error(f"--config belongs to --to detection or segmentation, not to --to {args.to}")
     return args
 
 
-def build_detector(config: str) -> nn.Module:
+def build_model(config: str) -> nn.Module:
     """The model of a LazyConfig; the only place that needs detectron2."""
     try:
         from detectron2.config import LazyConfig, instantiate
@@ -38,7 +38,7 @@ def build_detector(config: str) -> nn.Module:
         raise ValueError(f"--config needs detectron2 ({e}); without it, leave --config out.") from e
     cfg = LazyConfig.load(config)
     if "model" not in cfg:
-        raise ValueError(f"Config {config} defines no model; give the LazyConfig of a detector.")
+        raise ValueError(f"Config {config} defines no model; give the LazyConfig of a detector or segmentation model.")
     return instantiate(cfg.model)
 
 
@@ -47,14 +47,16 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_user_error(ValueError, OSError):
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
+        target = Target(args.to or "detection")
         if args.config:
-            model = build_detector(args.config)
+            model = build_model(args.config)
             shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-            state, report = convert(checkpoint, Target.DETECTION, shapes)
+            target = Target(args.to) if args.to else target_for(shapes)
+            state, report = convert(checkpoint, target, shapes)
             check_loads(model, state, report)
         else:
-            state, report = convert(checkpoint, Target(args.to))
-        extras = {"__author__": "ConvMAEDet"} if args.to == Target.DETECTION.value else None
+            state, report = convert(checkpoint, target)
+        extras = {"__author__": "ConvMAEDet"} if target is Target.DETECTION else None
         save_weights(state, args.output, extras)
     print(report)
     print(f"Written to {args.output}.")

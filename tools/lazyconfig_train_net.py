@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate a detector defined by a LazyConfig file.
+"""Train or evaluate a detector or segmentation model defined by a LazyConfig file.
 
 The command line is that of detectron2's script of the same name; it also runs on CPUs and under torchrun.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Detect objects in images or videos with a trained detector, and draw them.
+"""Detect objects in images or videos with a trained detector, or segment them, and draw what is found.
 
     python tools/predict.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
         --input photos/ 'more/**/*.jpg' --output predicted
@@ -11,6 +11,12 @@ The output folder gets
   images.json       which image has which image_id in predictions.json, and the classes
   crops/, masks/    with --save-crops, --save-masks: a PNG for each object
 
+and from a segmentation model
+
+  overlays/         each image or video under its class map, with a legend
+  labels/           the class maps: PNG whose pixels are class numbers
+  images.json       which label map belongs to which image, and which number is which class
+
 exit code: 0 all went well; 1 the command cannot be carried out; 3 images that cannot be read were skipped
 """
 
@@ -21,8 +27,9 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from convmae_det.prediction_files import PredictionWriter, find_images, is_video, predict_images, predict_video
-from convmae_det.predictor import Predictor
+from convmae_det.config import load_config
+from convmae_det.prediction_files import find_images, is_video, predict_images, predict_video
+from convmae_det.task import task_of
 from pretrain.errors import UserError, exit_on_user_error
 
 SOME_SKIPPED = 3
@@ -31,8 +38,8 @@ SOME_SKIPPED = 3
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config-file", required=True, help="config of the detector: a run's config.yaml, or any LazyConfig .py file")
-    add("--weights", required=True, help="checkpoint of the detector, such as model_best.pth of a run")
+    add("--config-file", required=True, help="config of the model: a run's config.yaml, or any LazyConfig .py file")
+    add("--weights", required=True, help="checkpoint of the model, such as model_best.pth of a run")
     add("--input", nargs="+", required=True, help="images, folders, patterns in quotes, and videos")
     add("--output", type=Path, required=True, help="folder for the results")
     add("--score-threshold", type=float, default=0.5, help="least score drawn, from 0 to 1 (default: %(default)s)")
@@ -73,7 +80,6 @@ def image_ids(images: list[Path], annotations: Path | None) -> dict[Path, int]:
 
 def main() -> None:
     args = parse_args()
-    setup_logger(name="convmae_det")
     unreadable = []
     with exit_on_user_error():
         videos = [Path(name) for name in args.input if is_video(name)]
@@ -85,10 +91,12 @@ def main() -> None:
         if len(videos) > 1 or (videos and images):
             raise UserError("Give images, or one video: their results go to one file.")
         ids = image_ids(images, args.annotations)
-        predictor = Predictor(
-            args.config_file, args.weights, overrides=args.opts, device=args.device, batch_size=args.batch_size
-        )
-        writer = PredictionWriter(
+        cfg = load_config(args.config_file, args.opts)
+        task = task_of(cfg)
+        for name in dict.fromkeys(("convmae_det", task.package)):
+            setup_logger(name=name)
+        predictor = task.predictor(cfg, args.weights, device=args.device, batch_size=args.batch_size)
+        writer = task.writer(
             args.output,
             predictor,
             score_threshold=args.score_threshold,
@@ -103,7 +111,7 @@ def main() -> None:
         finally:
             if writer.images:  # a command that is refused leaves the results of an earlier one alone
                 writer.close()
-    print(f"{len(writer.images)} images, {len(writer.results)} objects: {args.output}")
+    print(f"{writer.summary()}: {args.output}")
     if unreadable:
         names = ", ".join(str(path) for path in unreadable)
         print(f"error: {len(unreadable)} files cannot be read as images and were skipped: {names}", file=sys.stderr)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Draw what a config's loader feeds to the model, after augmentation: images with boxes, masks and class names.
+"""Draw what a config's loader feeds to the model, after augmentation: images with boxes, masks and class names, or
+under their label maps.
 
 Writes a contact sheet, sheet.png, and every image by itself. Look at it before a long training: wrong boxes, swapped
 colours, objects cut off and misnamed classes are plain to see.
@@ -15,10 +16,9 @@ from pathlib import Path
 import cv2
 
 from convmae_det.config import load_config
-from convmae_det.custom_data import use_custom_data
-from convmae_det.dataset_check import check_datasets
-from convmae_det.samples import Sample, class_names, count_objects, iterate_samples
-from convmae_det.visualization import contact_sheet, draw_instances
+from convmae_det.samples import class_names, iterate_samples
+from convmae_det.task import task_of
+from convmae_det.visualization import contact_sheet
 from pretrain.errors import UserError, exit_on_user_error
 
 
@@ -32,10 +32,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def draw_sample(sample: Sample, names: list[str]):
-    return sample.image if sample.instances is None else draw_instances(sample.image, sample.instances, names)
-
-
 def write_png(path: Path, picture) -> None:
     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
@@ -47,22 +43,23 @@ def main() -> None:
         if args.count < 1:
             raise UserError(f"--count {args.count}: at least one image is drawn.")
         cfg = load_config(args.config_file, args.opts)
-        use_custom_data(cfg, training=args.split == "train")
+        task = task_of(cfg)
+        task.use_custom_data(cfg, training=args.split == "train")
         source = iterate_samples(cfg, args.split)
         if cfg.train.check_data and "train" in cfg.dataloader:
-            check_datasets(cfg, training=args.split == "train")
+            task.check_datasets(cfg, training=args.split == "train")
         samples = list(itertools.islice(source, args.count))
         names = class_names(cfg, args.split)
         args.output.mkdir(parents=True, exist_ok=True)
         pictures, titles = [], []
         for number, sample in enumerate(samples, start=1):
-            picture = draw_sample(sample, names)
+            picture = task.draw_sample(sample, names)
             write_png(args.output / f"{number:03d}_{Path(sample.file_name).stem}.png", picture)
             pictures.append(picture)
             height, width = sample.image.shape[:2]
-            titles.append(f"{Path(sample.file_name).name} {width}x{height}, {count_objects([sample])} objects")
+            titles.append(f"{Path(sample.file_name).name} {width}x{height}, {task.describe_samples([sample])}")
         write_png(args.output / "sheet.png", contact_sheet(pictures, titles))
-    print(f"{args.output / 'sheet.png'}: {len(samples)} images, {count_objects(samples)} objects")
+    print(f"{args.output / 'sheet.png'}: {len(samples)} images, {task.describe_samples(samples)}")
 
 
 if __name__ == "__main__":

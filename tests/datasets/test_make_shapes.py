@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 from pycocotools import mask as mask_util
 from shapes import REPO, make_shapes
@@ -40,3 +41,16 @@ def test_does_not_overwrite(shapes):
     command = [sys.executable, "datasets/make_shapes.py", str(shapes / "shapes")]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "exists already; remove it or name another folder" in done.stderr
+
+
+def test_label_maps_agree_with_the_annotations(shapes):
+    root = shapes / "shapes"
+    content = json.loads((root / "annotations" / "instances_train.json").read_text())
+    for image in content["images"]:
+        labels = cv2.imread(str(root / "labels" / "train" / f"{image['id']:06d}.png"), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == (64, 64) and labels.max() <= 4
+        ours = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        assert {a["category_id"] for a in ours} <= set(np.unique(labels)) - {0}
+        for label in range(1, 5):  # annotations leave out slivers
+            area = sum(a["area"] for a in ours if a["category_id"] == label)
+            assert area <= (labels == label).sum() <= area + 30

@@ -160,3 +160,32 @@ def test_config_is_for_detection(tool, tmp_path, convmae, capsys):
     with pytest.raises(SystemExit, match="2"):
         tool(convmae, tmp_path / "x.pth", "--to", "pretrain", "--config", "c.py")
     assert "--config belongs to --to detection" in capsys.readouterr().err
+
+
+SEGMENTATION = """
+from detectron2.config import LazyCall as L
+
+from convmae_seg import ConvViTSeg, Segmentor, UperHead
+
+model = L(Segmentor)(
+    backbone=L(ConvViTSeg)(img_size=512, embed_dim=(8, 12, 24), num_heads=12),
+    decode_head=L(UperHead)(in_channels=(8, 12, 24, 24), num_classes=3, channels=8),
+    auxiliary_head=None,
+    num_classes=3,
+)
+"""
+
+
+def test_to_the_segmentation_model_of_a_config(tool, tmp_path, convmae, capsys):
+    config, output = tmp_path / "config.py", tmp_path / "segmentation.pth"
+    config.write_text(SEGMENTATION)
+    tool(convmae, output, "--config", config)
+    said = capsys.readouterr().out
+    assert "target    segmentation" in said and "grid 14x14 resized to 32x32" in said
+    assert "decode_head.psp_modules.*" in said
+    content = torch.load(output, weights_only=True)
+    assert content.keys() == {"model"} and len(content["model"]) == 203
+    with pytest.raises(SystemExit, match="The model is one for segmentation, not for detection"):
+        tool(convmae, tmp_path / "other.pth", "--config", config, "--to", "detection")
+    tool(convmae, tmp_path / "trunk.pth", "--to", "segmentation")
+    assert load_checkpoint(tmp_path / "trunk.pth")["model"]["backbone.pos_embed"].shape == (1, 196, 24)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from custom import CATEGORIES, write_custom
 from scripts import load_tool
 from shapes import REPO, environment, run_training
+
+from convmae_det.task import DETECTION
 
 
 def tool(name: str, shapes, *arguments: object) -> subprocess.CompletedProcess:
@@ -83,7 +86,9 @@ def test_boxes_alone_without_validation_set(shapes, tmp_path):
 
 def test_a_refused_command_keeps_earlier_results(tmp_path, monkeypatch):
     predict = load_tool("predict")
-    monkeypatch.setattr(predict, "Predictor", lambda *args, **kwargs: SimpleNamespace(categories=[], batch_size=1))
+    predictor = SimpleNamespace(categories=[], batch_size=1)
+    monkeypatch.setattr(predict, "load_config", lambda *args: None)
+    monkeypatch.setattr(predict, "task_of", lambda cfg: replace(DETECTION, predictor=lambda *args, **kwargs: predictor))
     (tmp_path / "clip.mp4").write_text("no video")
     (tmp_path / "predictions.json").write_text("[1]")
     arguments = ["--config-file", "c.py", "--weights", "w.pth", "--input", tmp_path / "clip.mp4", "--output", tmp_path]

@@ -15,12 +15,15 @@ def categories_of(dataset_name: str) -> list[dict] | None:
     """The classes of a registered data set, None where they are not known.
 
     Returns:
-        `{"id": category id of the annotation file, "name": class name}` for each class, in the order of the model's
-        class indices.
+        `{"id": category id of the annotation file or label in the label maps, "name": class name}` for each class, in
+        the order of the model's class indices.
     """
     if dataset_name not in DatasetCatalog.list():
         return None
     metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("evaluator_type") == "sem_seg":
+        first = int(metadata.get("reduce_zero_label", False))
+        return [{"id": label, "name": name} for label, name in enumerate(metadata.stuff_classes, start=first)]
     names = metadata.get("thing_classes")
     if names is None:
         return _categories_in(metadata.get("json_file"))

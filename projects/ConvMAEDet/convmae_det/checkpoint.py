@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.checkpoint import load_checkpoint, replacing, save_atomically
 from pretrain.checkpoint_kinds import recognise
-from pretrain.convert import Target, check_loads, convert
+from pretrain.convert import Target, check_loads, convert, target_for
 from pretrain.errors import UserError
 
 __all__ = ["RunCheckpointer", "load_weights"]
@@ -59,12 +59,13 @@ class RunCheckpointer(DetectionCheckpointer):
 
 
 def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "train.init_checkpoint") -> None:
-    """Loads a checkpoint's weights into a detector, without optimizer or iteration.
+    """Loads a checkpoint's weights into a detector or segmentation model, without optimizer or iteration.
 
     A pretraining file (or classifier, or bare trunk) is converted on the way and the report of the conversion logged.
+    So is any file for a segmentation model, whose own may be for images of another size.
 
     Args:
-        model: a detector, possibly wrapped for distributed training.
+        model: a detector or segmentation model, possibly wrapped for distributed training.
         path: a file, or a URL that detectron2 understands; empty leaves the model as it is.
         strict: every weight of the model must be in the file, as an evaluation needs. Without it heads of another
             number of classes may differ, as fine-tuning needs; each weight left as initialised is logged.
@@ -78,7 +79,7 @@ def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "tr
         return
     model = model.module if isinstance(model, DistributedDataParallel) else model
     try:
-        if _is_for_detectron2(path):
+        if _is_for_detectron2(path, target_for(n for n, _ in model.named_parameters())):
             _load_detector(model, path, strict)
         else:
             _convert_and_load(model, path, strict)
@@ -90,14 +91,16 @@ def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "tr
         raise UserError(f"{source}: {e}") from e
 
 
-def _is_for_detectron2(path: str) -> bool:
-    """Whether detectron2 reads this itself: its model zoo by URL, and detectors' own `.pth` files.
+def _is_for_detectron2(path: str, target: Target) -> bool:
+    """Whether detectron2 reads this itself: its model zoo by URL, and `.pth` files of detectors for detectors.
 
     Raises:
         ValueError: a local file that cannot be read without running code, such as a `.pkl`.
     """
     if urlparse(path).scheme or "?" in path:
         return True
+    if target is Target.SEGMENTATION:
+        return False
     content = load_checkpoint(path)
     names = content.get("model", content) if isinstance(content, dict) else ()
     return not path.endswith(".safetensors") and any(n.removeprefix("module.").startswith("backbone.") for n in names)
@@ -105,11 +108,14 @@ def _is_for_detectron2(path: str) -> bool:
 
 def _convert_and_load(model: nn.Module, path: str, strict: bool) -> None:
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    state, report = convert(recognise(path), Target.DETECTION, shapes)
+    target = target_for(shapes)
+    state, report = convert(recognise(path), target, shapes)
     if strict and report.missing:
+        name, reason = next(iter(report.missing.items()))
+        model_name = "detector" if target is Target.DETECTION else "segmentation model"
         raise UserError(
-            f"{path} ({report.kind}) lacks {len(report.missing)} weights of the detector, such as "
-            f"{next(iter(report.missing))}: train it first, an evaluation needs all of them."
+            f"{path} ({report.kind}) lacks {len(report.missing)} weights of the {model_name}, such as {name} "
+            f"({reason}): train it first, an evaluation needs all of them."
         )
     check_loads(model, state, report)
     logger.info(f"Converted for this model:\n{report}")

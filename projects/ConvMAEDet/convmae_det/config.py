@@ -69,7 +69,8 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     if missing:
         raise UserError(f"Config file {config_file} defines no {', '.join(missing)}; a run needs them.")
     cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
-    cfg.data = OmegaConf.merge(dict.fromkeys(DATA_OPTIONS), cfg.get("data", {}))
+    options = DATA_OPTIONS if cfg.get("task") is None else ()  # other tasks' configs list their own
+    cfg.data = OmegaConf.merge(dict.fromkeys(options), cfg.get("data", {}))
     cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
     _apply_overrides(cfg, overrides)
     return cfg

@@ -22,7 +22,7 @@ from convmae_det.dataset_check import read_coco_json
 from convmae_det.evaluation import COCOEvaluator
 from pretrain.errors import UserError
 
-__all__ = ["DATA_OPTIONS", "set_class_count", "use_custom_data"]
+__all__ = ["DATA_OPTIONS", "set_class_count", "use_custom_data", "without_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
     if val:
         _evaluate_on(cfg, val)
     elif cfg.data.train_json:
-        _without_evaluation(cfg)
+        without_evaluation(cfg, "data.val_json")
 
 
 def set_class_count(model: DictConfig, count: int) -> None:
@@ -190,8 +190,9 @@ def _target(node: DictConfig) -> object:
     return locate(node._target_) if isinstance(node._target_, str) else node._target_
 
 
-def _without_evaluation(cfg: DictConfig) -> None:
+def without_evaluation(cfg: DictConfig, missing: str) -> None:
+    """Fits a config to custom data without an evaluation set, which the option `missing` would name."""
     if "evaluator" in cfg.dataloader:
-        logger.warning("There is no data.val_json: nothing will be evaluated, and no model_best.pth kept.")
+        logger.warning(f"There is no {missing}: nothing will be evaluated, and no model_best.pth kept.")
         del cfg.dataloader["evaluator"]
     cfg.dataloader.test.dataset.names = cfg.dataloader.train.dataset.names  # its transform still serves predictions

@@ -18,12 +18,11 @@ from torch import nn
 from convmae_det.categories import categories_of, check_same_classes
 from convmae_det.checkpoint import RunCheckpointer, load_weights
 from convmae_det.config import build_model, load_config
-from convmae_det.custom_data import use_custom_data
-from convmae_det.dataset_check import check_datasets
 from convmae_det.hooks import BestCheckpointer, RecordMemory, SaveOnSigterm, SeedEachStep
 from convmae_det.optim import build_optimizer
 from convmae_det.pyramid import check_padding
 from convmae_det.recipe import derive_recipe
+from convmae_det.task import task_of
 from convmae_det.trainer import Trainer
 from convmae_det.tta import with_tta
 from convmae_det.writers import build_writers, check_writers
@@ -52,11 +51,14 @@ def run(args: Namespace) -> None:
             f"{output_dir} already holds a run; add --resume to continue it, or name another folder with "
             "train.output_dir=…"
         )
-    for name in ("convmae_det", "pretrain"):
+    task = task_of(cfg)
+    for name in dict.fromkeys(("convmae_det", "pretrain", task.package)):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-    use_custom_data(cfg, training=not args.eval_only)
+    task.use_custom_data(cfg, training=not args.eval_only)
     if args.eval_only and "evaluator" not in cfg.dataloader:
-        raise UserError("The config has no dataloader.evaluator: --eval-only has nothing to evaluate (data.val_json?).")
+        raise UserError(
+            "The config has no dataloader.evaluator: --eval-only has nothing to evaluate (data.val_images?)."
+        )
     check_padding(cfg)
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
@@ -64,7 +66,7 @@ def run(args: Namespace) -> None:
     check_writers(cfg.train.writers)
     default_setup(cfg, args)
     if cfg.train.check_data:
-        _on_main_process(lambda: check_datasets(cfg, training=not args.eval_only))
+        _on_main_process(lambda: task.check_datasets(cfg, training=not args.eval_only))
 
     model = build_model(cfg).to(cfg.train.device)
     logger.info(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")

@@ -86,15 +86,16 @@ class PredictionWriter:
         self.images: list[dict] = []
         output.mkdir(parents=True, exist_ok=True)
 
-    def add(self, image: np.ndarray, results: list[dict], entry: dict, name: Path) -> np.ndarray:
+    def add(self, image: np.ndarray, prediction: Instances, entry: dict, name: Path) -> np.ndarray:
         """Notes one image's results, writes its crops and masks, and returns its overlay.
 
         Args:
             image: RGB uint8 `(H, W, 3)`.
-            results: COCO results.
-            entry: what the image list says of it; its size is added.
+            prediction: what the predictor gives for it.
+            entry: what the image list says of it, with its `id`; its size is added.
             name: relative path that its files are named after.
         """
+        results = self.predictor.to_coco(prediction, entry["id"])
         self.results += results
         self.images.append({**entry, "width": image.shape[1], "height": image.shape[0]})
         shown = [r for r in results if r["score"] >= self.score_threshold]
@@ -116,6 +117,10 @@ class PredictionWriter:
         content = {"images": self.images, "categories": self.predictor.categories}
         for file, data in (("predictions.json", self.results), ("images.json", content)):
             save_json(data, self.output / file)
+
+    def summary(self) -> str:
+        """What was written, in a few words."""
+        return f"{len(self.images)} images, {len(self.results)} objects"
 
 
 class _Names(dict):
@@ -157,7 +162,7 @@ def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[P
                         continue
                     entry = {"id": ids[file], "file_name": str(file)}
                     name = overlays[file].relative_to(writer.output / "overlays")
-                    overlay = writer.add(pixels, predictor.to_coco(instances, ids[file]), entry, name)
+                    overlay = writer.add(pixels, instances, entry, name)
                     write_picture(overlays[file], overlay)
                 batch = []
     return unreadable
@@ -197,7 +202,7 @@ def predict_video(writer: PredictionWriter, video: Path) -> None:
             for number, (pixels, instances) in enumerate(zip(batch, writer.predictor(batch), strict=True), start=first):
                 entry = {"id": number, "file_name": video.name, "frame": number}
                 name = Path(video.stem) / f"{number:06d}"
-                overlay = writer.add(pixels, writer.predictor.to_coco(instances, number), entry, name)
+                overlay = writer.add(pixels, instances, entry, name)
                 if encoder is None:
                     size = (overlay.shape[1], overlay.shape[0])
                     encoder = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), rate or 25, size)

@@ -1,7 +1,7 @@
 """A trained detector as a function of images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +113,16 @@ class Predictor:
         """
         if isinstance(images, np.ndarray | str | os.PathLike):
             return self([images])[0]
-        outputs = []
+        found = [output["instances"].to("cpu") for output in self.outputs(images)]
+        return [instances[instances.scores >= self.score_threshold] for instances in found]
+
+    def outputs(self, images: Sequence[np.ndarray | str | os.PathLike]) -> Iterator[dict]:
+        """What the model gives for each image; arguments and errors as of a call."""
         for start in range(0, len(images), self.batch_size):
             batch = [self._model_input(image) for image in images[start : start + self.batch_size]]
             with torch.no_grad():
-                outputs += [output["instances"].to("cpu") for output in self.model(batch)]
-        return [instances[instances.scores >= self.score_threshold] for instances in outputs]
+                outputs = self.model(batch)
+            yield from outputs
 
     def to_coco(self, instances: Instances, image_id: int) -> list[dict]:
         """COCO results of one image: category ids of the annotation file, boxes as x, y, width, height, RLE masks."""

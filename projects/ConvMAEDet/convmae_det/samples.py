@@ -24,18 +24,21 @@ class Sample:
         image: RGB uint8 `(H, W, 3)`.
         instances: with `gt_boxes`, `gt_classes` and maybe `gt_masks`; None for an image without annotations.
         file_name: of the original.
+        sem_seg: class indices `(H, W)`, and 255 for ignored pixels; None without a label map.
     """
 
     image: np.ndarray
     instances: Instances | None
     file_name: str
+    sem_seg: np.ndarray | None = None
 
 
 def class_names(cfg: DictConfig, split: str) -> list[str]:
     """Names by class index of a split's data set; it must have been read before. Without names, the indices."""
     names = _loader(cfg, split).dataset.names
     first = names if isinstance(names, str) else names[0]
-    known = MetadataCatalog.get(first).get("thing_classes")
+    metadata = MetadataCatalog.get(first)
+    known = metadata.get("stuff_classes" if metadata.get("evaluator_type") == "sem_seg" else "thing_classes")
     return known or [str(i) for i in range(cfg.model.roi_heads.num_classes)]
 
 
@@ -70,7 +73,9 @@ def _samples(cfg: DictConfig, split: str, loader: DictConfig) -> Iterator[Sample
         dataset.filter_empty = False
         source, image_format = map(instantiate(mapper), instantiate(dataset)), mapper.image_format
     for sample in source:
-        yield Sample(_rgb(sample["image"], image_format), sample.get("instances"), sample["file_name"])
+        image, labels = _rgb(sample["image"], image_format), sample.get("sem_seg")
+        labels = None if labels is None else labels.numpy()
+        yield Sample(image, sample.get("instances"), sample["file_name"], labels)
 
 
 def _loader(cfg: DictConfig, split: str) -> DictConfig:

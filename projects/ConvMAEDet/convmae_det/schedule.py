@@ -4,7 +4,7 @@ import math
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
 from omegaconf import DictConfig
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "cosine_schedule",
     "fit_schedule",
     "iterations",
+    "linear_schedule",
     "multistep_schedule",
 ]
 
@@ -67,6 +68,25 @@ def cosine_schedule(epochs: float, warmup_epochs: float):
         scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
         warmup_length=warmup_epochs / epochs,
         warmup_factor=0.0,
+    )
+
+
+def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e-6):
+    """Linear warm-up, then linear decay that reaches 0 at the end.
+
+    Args:
+        max_iter: iterations of the run.
+        warmup_iter: iterations of warm-up.
+        warmup_factor: what the warm-up begins at.
+
+    Returns:
+        the LazyConfig of the schedule, which goes by fractions of the run; its multiplier is relative to the base
+        learning rate.
+    """
+    return L(WarmupParamScheduler)(
+        scheduler=L(LinearParamScheduler)(start_value=1.0, end_value=0.0),
+        warmup_length=min(warmup_iter / max_iter, 1.0),
+        warmup_factor=warmup_factor,
     )
 
 

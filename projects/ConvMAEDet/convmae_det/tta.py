@@ -22,23 +22,27 @@ UNLIMITED = 10**9  # pixels
 def with_tta(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """The model itself, or under `test.tta.enabled` its predictions merged over scaled and flipped images.
 
+    A model with a method `with_tta(scales, flip)` merges in its own way.
+
     Raises:
-        UserError: the model is no Mask or Faster R-CNN, or one for padded images, or there are no scales.
+        UserError: the model has no such method and is no Mask or Faster R-CNN, or one for padded images, or there are
+            no scales.
     """
     tta = cfg.test.tta
     if not tta.enabled:
         return model
-    detector = model.module if isinstance(model, DistributedDataParallel) else model
-    if not isinstance(detector, GeneralizedRCNN):
-        raise UserError(f"test.tta.enabled: detectron2 augments R-CNN models alone, not {type(detector).__name__}.")
-    if isinstance(detector, PaddedRCNN):
+    model = model.module if isinstance(model, DistributedDataParallel) else model
+    own = getattr(model, "with_tta", None)
+    if own is None and not isinstance(model, GeneralizedRCNN):
+        raise UserError(f"test.tta.enabled: detectron2 augments R-CNN models alone, not {type(model).__name__}.")
+    if isinstance(model, PaddedRCNN):
         raise UserError(
             "test.tta.enabled: this config's images are padded before they are scaled, and their boxes would be merged "
             "at the wrong place; it is for models that pad images themselves."
         )
     if not _are_scales(tta.scales):
         raise UserError(f"test.tta.scales={tta.scales} must be one or more positive numbers.")
-    return TestTimeAugmentation(detector, ScaleAndFlip(tta.scales, tta.flip))
+    return own(tta.scales, tta.flip) if own else TestTimeAugmentation(model, ScaleAndFlip(tta.scales, tta.flip))
 
 
 def _are_scales(scales: object) -> bool:

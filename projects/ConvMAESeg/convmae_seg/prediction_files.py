@@ -1,0 +1,75 @@
+"""What is written for each image of a prediction: an overlay with a legend, and the class map itself."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from convmae_det.prediction_files import PredictionWriter
+from convmae_seg.predictor import SegmentationPredictor
+from convmae_seg.visualization import class_colors, draw_class_map
+from pretrain.checkpoint import replacing, save_json
+from pretrain.errors import UserError
+
+__all__ = ["LabelMapWriter"]
+
+
+class LabelMapWriter(PredictionWriter):
+    """Writes class maps as `labels/*.png` at once, and which label is which class in the end.
+
+    The pixels of a label map are labels as in the data that the model was trained on: class indices where labels
+    count from 0, class indices plus 1 where they count from 1. Label maps have 8 bits, or 16 if a label needs them.
+
+    Args:
+        output: folder, made if it is missing.
+        predictor: gives the classes.
+        score_threshold: of no meaning here.
+        crops, masks: for detectors.
+
+    Raises:
+        UserError: crops or masks are asked for.
+    """
+
+    def __init__(
+        self, output: Path, predictor: SegmentationPredictor, *, score_threshold: float, crops: bool, masks: bool
+    ):
+        if crops or masks:
+            raise UserError("--save-crops and --save-masks are for detectors; label maps are always written.")
+        super().__init__(output, predictor, score_threshold=score_threshold, crops=False, masks=False)
+        names = predictor.class_names or [f"class {i}" for i in range(predictor.model.num_classes)]
+        ids = [c["id"] for c in predictor.categories] or range(len(names))
+        self.class_names, self.colors = names, class_colors(len(names))
+        self.ids = np.array(ids, np.uint16 if max(ids) > 255 else np.uint8)
+        self.taken: set[Path] = set()
+
+    def add(self, image: np.ndarray, prediction: np.ndarray, entry: dict, name: Path) -> np.ndarray:
+        """Notes one image, writes its label map, and returns its overlay.
+
+        Args:
+            image: RGB uint8 `(H, W, 3)`.
+            prediction: class indices `(H, W)`.
+            entry: what the image list says of it; its size and the name of its label map are added.
+            name: relative path that its files are named after.
+        """
+        file = name.with_suffix(".png")
+        if file in self.taken:  # a.jpg and a.png in one folder
+            file = name.with_name(f"{name.name}.png")
+        self.taken.add(file)
+        path = self.output / "labels" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            Image.fromarray(self.ids[prediction]).save(temporary)
+        height, width = image.shape[:2]
+        self.images.append({**entry, "width": width, "height": height, "label_map": f"labels/{file.as_posix()}"})
+        return draw_class_map(image, prediction, self.class_names, self.colors)
+
+    def close(self) -> None:
+        """Writes `images.json`: which label map belongs to which image, and which label is which class."""
+        categories = [
+            {"id": int(label), "name": name, "color": list(color)}
+            for label, name, color in zip(self.ids, self.class_names, self.colors, strict=True)
+        ]
+        save_json({"images": self.images, "categories": categories}, self.output / "images.json")
+
+    def summary(self) -> str:
+        return f"{len(self.images)} images"

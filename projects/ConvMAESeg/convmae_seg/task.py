@@ -1,0 +1,38 @@
+"""What `tools/` need to know of segmentation; configs name it as their `task`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convmae_det.samples import Sample
+from convmae_det.task import Task
+from convmae_seg.custom_data import use_custom_data
+from convmae_seg.dataset_check import check_datasets
+from convmae_seg.label_maps import IGNORED
+from convmae_seg.prediction_files import LabelMapWriter
+from convmae_seg.predictor import SegmentationPredictor
+from convmae_seg.visualization import class_colors, draw_class_map
+
+__all__ = ["segmentation"]
+
+
+def segmentation() -> Task:
+    """Semantic segmentation: label maps in, class maps out."""
+    return Task(
+        package="convmae_seg",
+        use_custom_data=use_custom_data,
+        check_datasets=check_datasets,
+        predictor=SegmentationPredictor,
+        writer=LabelMapWriter,
+        draw_sample=_draw,
+        describe_samples=_describe,
+    )
+
+
+def _draw(sample: Sample, names: Sequence[str]) -> np.ndarray:
+    return draw_class_map(sample.image, sample.sem_seg, names, class_colors(len(names)))
+
+
+def _describe(samples: Sequence[Sample]) -> str:
+    present = {label for sample in samples for label in np.unique(sample.sem_seg).tolist()} - {IGNORED}
+    return f"{len(present)} classes"

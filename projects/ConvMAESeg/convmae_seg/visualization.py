@@ -1,0 +1,106 @@
+"""Pictures of class maps: each class in its colour over the image, and beside it a legend of the classes present."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from convmae_seg.label_maps import IGNORED
+
+__all__ = ["class_colors", "draw_class_map"]
+
+MIN_SIDE = 320
+"""Images smaller than this, in pixels, are enlarged so that the legend can be read."""
+
+OPACITY = 0.55
+GOLDEN_RATIO = 0.618034
+FIRST_HUE = 0.58  # blue: the first class is often the background
+TONES = ((0.45, 0.85), (0.75, 0.95), (0.9, 0.7))
+"""Saturation and value of neighbouring classes, in turn."""
+
+LONGEST_NAME = 24  # characters
+
+
+def class_colors(count: int) -> list[tuple[int, int, int]]:
+    """A colour for each class, RGB in 0…255: hues spread by the golden angle, in three tones in turn."""
+    colors = []
+    for index in range(count):
+        saturation, value = TONES[index % len(TONES)]
+        hsv = np.float32([[[(FIRST_HUE + index * GOLDEN_RATIO) % 1 * 360, saturation, value]]])
+        colors.append(tuple(round(255 * c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()))
+    return colors
+
+
+def draw_class_map(
+    image: np.ndarray, classes: np.ndarray, names: Sequence[str], colors: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """An image under its class map, and the legend at its right: the classes present, the largest first.
+
+    Args:
+        image: RGB uint8 `(H, W, 3)`.
+        classes: integers `(H, W)`: class indices, and 255 for pixels that are left as they are.
+        names: of the classes.
+        colors: of the classes, RGB in 0…255.
+
+    Returns:
+        RGB uint8; its size depends on that of the image and on `names` alone, as the frames of a video need.
+    """
+    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+    size = (image.shape[1] * scale, image.shape[0] * scale)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
+    drawn = cv2.resize(classes.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    table = np.zeros((256, 3), np.float32)
+    table[: len(colors)] = colors
+    known = (drawn != IGNORED)[..., None]
+    overlay = np.where(known, (1 - OPACITY) * image + OPACITY * table[drawn], image)
+    overlay[_borders(drawn)] = 255
+    labels, counts = np.unique(classes, return_counts=True)
+    order = [i for i in np.argsort(-counts, kind="stable") if labels[i] != IGNORED]
+    entries = [(names[labels[i]], colors[labels[i]], counts[i] / classes.size) for i in order]
+    return np.hstack([overlay.round().astype(np.uint8), _legend(entries, names, size[1])])
+
+
+def _borders(classes: np.ndarray) -> np.ndarray:
+    """Bool `(H, W)`: pixels whose right or lower neighbour is of another class."""
+    border = np.zeros(classes.shape, bool)
+    border[:-1] |= classes[:-1] != classes[1:]
+    border[:, :-1] |= classes[:, :-1] != classes[:, 1:]
+    return border
+
+
+def _legend(entries: Sequence[tuple[str, Sequence[int], float]], names: Sequence[str], height: int) -> np.ndarray:
+    """A white panel of the given height: colour, name and share of the pixels of each entry, as many as find room."""
+    points = int(np.clip(height / 28, 13, 36))
+    font, row, gap = _font(points), round(points * 1.5), points // 2
+    width_of_share = round(font.getlength("100.0 %"))
+    name_width = max(round(font.getlength(_short(name))) for name in [*names, f"and {len(names)} more"])
+    name_x = gap + points + gap
+    width = name_x + name_width + 2 * gap + width_of_share + gap
+    panel = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(panel)
+    room = max(1, (height - gap) // row)
+    shown = entries if len(entries) <= room else entries[: room - 1]
+    for number, (name, color, share) in enumerate(shown):
+        y = gap + number * row
+        draw.rectangle((gap, y, gap + points, y + points), fill=tuple(color), outline=(90, 90, 90))
+        middle = y + points / 2
+        draw.text((name_x, middle), _short(name), fill="black", font=font, anchor="lm")
+        draw.text((width - gap, middle), f"{share:.1%}".replace("%", " %"), fill=(90, 90, 90), font=font, anchor="rm")
+    if len(shown) < len(entries):
+        middle = gap + len(shown) * row + points / 2
+        draw.text((name_x, middle), f"and {len(entries) - len(shown)} more", fill=(90, 90, 90), font=font, anchor="lm")
+    return np.asarray(panel)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+@cache
+def _font(points: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: it knows more than ASCII."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), points)
