@@ -56,6 +56,7 @@ DROPPED: dict[Target, dict[Part, str]] = {
         **_PRETRAINING_ONLY,
         **_DETECTOR_ONLY,
         **_CLASSIFIER_ONLY,
+        Part.REL_POS: "the detector's, for rows and columns apart; segmentation has tables of its own",
         Part.NORM: "the backbone gives the last block's output without a norm",
         Part.CLS_TOKEN: "the backbone has no class token",
     },

@@ -3,6 +3,7 @@
 import pytest
 
 from convmae_det import get_vit_lr_decay_rate
+from pretrain.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,10 @@ from convmae_det import get_vit_lr_decay_rate
 )
 def test_layer_of(name, layer):
     assert get_vit_lr_decay_rate(name, lr_decay_rate=0.8, num_layers=11) == 0.8 ** (12 - layer)
+
+
+def test_more_blocks_than_the_decay_is_set_for():
+    name = "backbone.net.blocks3.11.norm1.bias"
+    with pytest.raises(UserError, match=r"set for 11 blocks in stage 3, but the model has backbone.*blocks3\.11\."):
+        get_vit_lr_decay_rate(name, lr_decay_rate=0.8, num_layers=11)
+    assert get_vit_lr_decay_rate(name, lr_decay_rate=1.0, num_layers=11) == 1

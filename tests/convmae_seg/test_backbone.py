@@ -61,12 +61,15 @@ def test_drop_path_grows_over_all_blocks():
 
 
 @pytest.mark.parametrize("stages", [True, (False, False, True)])
-def test_activation_checkpointing_changes_nothing(stages):
+def test_activation_checkpointing_changes_nothing_but_runs_blocks_twice(stages):
     plain, checkpointed = (ConvViTSeg(**TINY, use_act_checkpoint=value) for value in (False, stages))
     checkpointed.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 64, 64)
-    for model in (plain, checkpointed):
+    for model, runs in ((plain, 1), (checkpointed, 2)):
+        inputs = []
+        model.blocks3[0].attn.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0]))
         sum(out.square().sum() for out in model(images).values()).backward()
+        assert len(inputs) == runs
     for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
@@ -76,6 +79,7 @@ def test_activation_checkpointing_changes_nothing(stages):
     [
         (dict(img_size=100), 64, "Image size 100x100 is not divisible by the total stride 16"),
         (dict(num_heads=5), 64, "embed_dim 24 is not divisible by num_heads 5"),
+        (dict(img_size=32), 64, "Image size 32x32 is below 48 pixels"),
         ({}, 32, "Image size 32x32 is below 48 pixels"),
         ({}, 72, "Image size 72x72 is not divisible by the total stride 16"),
     ],

@@ -181,6 +181,7 @@ def test_a_detector_gives_its_trunk(reference_names):
     state, report = convert(recognise(detector), Target.SEGMENTATION)
     assert all(torch.equal(state[n.replace("net.", "")], t) for n, t in detector.items() if n in report.renamed)
     assert len(state) == 203 and all(n.startswith("backbone.") and ".net." not in n for n in state)
+    assert "segmentation has tables of its own" in report.dropped["backbone.net.blocks3.0.attn.rel_pos_h"]
 
 
 def test_what_does_not_fit(reference_names, tmp_path):

@@ -75,11 +75,45 @@ def test_one_image_is_not_enough_to_train(model):
         model(batch(1))
 
 
-def test_dropout_is_in_training_only(model):
-    assert model.decode_head.dropout.p == model.auxiliary_head.dropout.p == 0.1
+@pytest.mark.parametrize("name", ["decode_head", "auxiliary_head"])
+def test_dropout_takes_whole_channels_from_the_classifier_in_training_only(model, name):
+    head, seen = getattr(model, name), []
+    assert head.dropout.p == 0.1
+    head.dropout.p = 0.5
+    head.conv_seg.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    features = model.backbone(torch.randn(4, 3, 64, 64))
+    head(features)
+    head.dropout.p = 0.0
+    head(features)
+    left = (seen[0] != 0).flatten(2).any(2)
+    assert 0.2 < left.float().mean() < 0.8
+    torch.testing.assert_close(seen[0], seen[1] * 2 * left[..., None, None])
+    head.dropout.p = 0.5
+    head.eval()
+    assert torch.equal(head(features), head(features))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision(dtype):
+    model = build_segmentor()
+    model.decode_head.dropout.p = model.auxiliary_head.dropout.p = 0.0
+    inputs = batch()
+    expected = model(inputs)
+    with torch.autocast("cpu", dtype=dtype):
+        losses = model(inputs)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, expected[name], rtol=0.02, atol=0)
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
     model.eval()
-    x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(model.logits(x), model.logits(x))
+    model.return_logits = True
+    expected = model(inputs)
+    with torch.autocast("cpu", dtype=dtype):
+        output = model(inputs)
+    for one, precise in zip(output, expected, strict=True):
+        assert one["sem_seg"].dtype == torch.float32
+        torch.testing.assert_close(one["sem_seg"], precise["sem_seg"], rtol=0, atol=0.1 * precise["sem_seg"].std())
 
 
 SEEN, ORIGINAL = (70, 100), (83, 121)

@@ -35,7 +35,7 @@ def network():
 def run(network, image, size, settings, flip=False) -> torch.Tensor:
     """All pieces together, `(K, *size)`."""
     network.seen, network.batches = [], []
-    view = View(image, size, settings, network, divisor=4, least=8, flip=flip)
+    view = View(image, size, settings, network, size_divisibility=4, min_size=8, flip=flip)
     out = torch.full((CLASSES, *size), torch.nan)
     for rows, columns in pieces(CLASSES, size, settings.max_logits):
         out[:, rows, columns] = view.logits((rows, columns))
@@ -52,6 +52,7 @@ SIZES = [
     ((9, 50), (10, 51)),  # on one side
     ((50, 1), (100, 2)),  # one column
     ((1, 40), (1, 40)),  # one row
+    ((90, 20), (2, 1)),  # so few pixels that some windows have a part in none
 ]
 
 
@@ -109,7 +110,7 @@ def test_pieces_cover_an_image_once_and_are_bounded(size, max_logits):
 @pytest.mark.parametrize("seen", [(400, 40), (40, 400)])
 def test_of_a_long_image_few_windows_are_kept(network, seen):
     settings = SlidingWindow(WINDOW, STRIDE, 2, 2000)
-    view = View(torch.randn(3, *seen), seen, settings, network, divisor=4, least=8)
+    view = View(torch.randn(3, *seen), seen, settings, network, size_divisibility=4, min_size=8)
     kept = []
     for piece in pieces(CLASSES, seen, settings.max_logits):
         view.logits(piece)

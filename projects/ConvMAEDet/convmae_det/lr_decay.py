@@ -1,5 +1,7 @@
 """Layer-wise learning-rate decay for ConvViT detectors."""
 
+from pretrain.errors import UserError
+
 __all__ = ["get_vit_lr_decay_rate"]
 
 
@@ -16,6 +18,9 @@ def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int
 
     Returns:
         `lr_decay_rate ** (num_layers + 1 - layer)`.
+
+    Raises:
+        UserError: stage 3 has more blocks than `num_layers`: their learning rates would grow with depth.
     """
     layer = num_layers + 1
     if name.startswith("backbone"):
@@ -23,4 +28,9 @@ def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int
             layer = 0
         elif ".blocks3." in name:
             layer = int(name.split(".blocks3.")[1].split(".")[0]) + 1
+            if layer > num_layers and lr_decay_rate != 1:
+                raise UserError(
+                    f"Layer-wise decay is set for {num_layers} blocks in stage 3, but the model has {name}; set "
+                    "num_layers of optimizer.params.lr_factor_func, in the config, to the depth of stage 3."
+                )
     return lr_decay_rate ** (num_layers + 1 - layer)

@@ -43,7 +43,7 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
         out_features: names of the four outputs, at strides 4, 8, 16 and 32 with the default `patch_size`.
 
     Raises:
-        ValueError: `img_size` is not divisible by the total stride.
+        ValueError: `img_size` is not divisible by the total stride, or below :attr:`min_size`.
     """
 
     def __init__(
@@ -103,6 +103,12 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
         """The least side in pixels of an image: the last output's convolution is 3 tokens wide and not padded."""
         return 3 * self.stride
 
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raises ValueError unless both sides are multiples of the total stride and at least :attr:`min_size`."""
+        super().check_image_size(height, width)
+        if min(height, width) < self.min_size:
+            raise ValueError(f"Image size {height}x{width} is below {self.min_size} pixels; resize or pad the image.")
+
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -115,8 +121,6 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
         Raises:
             ValueError: H or W is not divisible by the total stride, or too small.
         """
-        if min(x.shape[-2:]) < self.min_size:
-            raise ValueError(f"Image size {x.shape[-2]}x{x.shape[-1]} is below {self.min_size} pixels; pad the image.")
         stage1, stage2, x = self.forward_conv_stages(x)
         height, width = x.shape[1:3]
         x = x + resize_pos_embed(self.pos_embed, self.grid_size, (height, width)).unflatten(1, (height, width))
@@ -150,6 +154,7 @@ class GridAttention(RelPosBiasTable):
         dim: channels.
         num_heads: attention heads; divides `dim`.
         size: side of the grid that the table is for.
+        qkv_bias: bias in the query, key and value projections.
 
     Raises:
         ValueError: `dim` is not divisible by `num_heads`.

@@ -86,7 +86,10 @@ class Segmentor(nn.Module):
         if not self.training:
             return [self._segment(inputs) for inputs in batched_inputs]
         if len(batched_inputs) * comm.get_world_size() == 1:
-            raise UserError("UperNet's batch norms need two images or more in a training step; raise the batch size.")
+            raise UserError(
+                "UperNet's batch norms need two images or more in a forward pass; raise "
+                "dataloader.train.total_batch_size, or lower train.grad_accum_steps."
+            )
         images = self._batch([self.normalise(x["image"]) for x in batched_inputs], 0.0)
         targets = self._batch([x["sem_seg"].to(self.device) for x in batched_inputs], self.ignore_label)
         features = self.backbone(images)
@@ -113,8 +116,8 @@ class Segmentor(nn.Module):
 
     def view(self, image: torch.Tensor, size: tuple[int, int], flip: bool = False) -> View:
         """An image to be looked at: `(C, H, W)`, of an original image of this size."""
-        stride, least = self.backbone.stride, self.backbone.min_size
-        return View(self.normalise(image), size, self.inference, self.logits, stride, least, flip)
+        stride, min_size = self.backbone.stride, self.backbone.min_size
+        return View(self.normalise(image), size, self.inference, self.logits, stride, min_size, flip)
 
     @torch.no_grad()
     def decide(self, views: Sequence[View], size: tuple[int, int]) -> dict[str, torch.Tensor]:

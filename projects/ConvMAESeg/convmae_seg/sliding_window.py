@@ -29,6 +29,8 @@ __all__ = ["Axis", "Piece", "SlidingWindow", "View", "pieces", "window_starts"]
 Piece = tuple[slice, slice]
 """Rows and columns of the original image."""
 
+EMPTY = slice(0, 0)
+
 
 @dataclass(frozen=True)
 class SlidingWindow:
@@ -39,8 +41,9 @@ class SlidingWindow:
             padded at the bottom and right, as in training.
         stride: distance of two windows in pixels; None is two thirds of the window, as published (341 for 512).
         window_batch_size: windows that go through the network together.
-        max_logits: logits at the resolution of the original image that exist at a time, which bounds the memory;
-            beside them those of the windows, at the head's resolution, are kept where pieces still need them.
+        max_logits: logits of a piece, at the resolution of the original image, which bounds the memory: about four
+            tensors of this size exist at a time. Beside them those of the windows, at the head's resolution, are kept
+            where pieces still need them: about two rows of windows across the image, and a batch of them.
 
     Raises:
         ValueError: a number is not positive, or there would be gaps between the windows.
@@ -59,11 +62,12 @@ class SlidingWindow:
         if self.window_size is not None and self.stride is not None and self.stride > self.window_size:
             raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window_size} pixels.")
 
-    def window(self, height: int, width: int, divisor: int, least: int) -> tuple[int, int]:
+    def window(self, height: int, width: int, size_divisibility: int, min_size: int) -> tuple[int, int]:
         """Sides of the windows of an image; without a `window_size`, of all of it, padded to what the network takes."""
         if self.window_size is not None:
             return self.window_size, self.window_size
-        return tuple(max(-(-side // divisor) * divisor, least) for side in (height, width))
+        divisor = size_divisibility
+        return tuple(max(-(-side // divisor) * divisor, min_size) for side in (height, width))
 
     def stride_of(self, window: int) -> int:
         return self.stride if self.window_size is not None and self.stride else max(1, window * 2 // 3)
@@ -81,15 +85,17 @@ class Axis:
 
     Attributes:
         starts: where windows begin in what the network sees, in their order in the original image.
+        ranges: for each of them the pixels of the original image that it has a part in; :data:`EMPTY` for a window that
+            lies between two pixels of a very small original.
     """
 
     def __init__(self, length: int, out_length: int, window: int, stride: int, flip: bool = False):
         self.length, self.out_length, self.window, self.flip = length, out_length, window, flip
         self.starts = window_starts(length, window, stride)[:: -1 if flip else 1]
         self._cover = torch.stack([self._place(torch.ones(1, window), start)[0] for start in self.starts])
-        # The pixels of the original image that each window has a part in
         self.ranges = [_bounds(self._resize(cover[None])[0]) for cover in self._cover]
         self._matrices: list[torch.Tensor] = []
+        self._touched: list[torch.Tensor] = []  # where they are not zero; on the CPU, so that no GPU is waited for
 
     def set_resolution(self, size: int, device: torch.device) -> None:
         """Makes the matrices for windows whose logits have `size` entries along this side."""
@@ -98,8 +104,9 @@ class Axis:
         upsample = _linear(torch.eye(size, dtype=torch.float64), self.window)
         average = 1 / self._cover.sum(0)
         for start, used in zip(self.starts, self.ranges, strict=True):
-            matrix = self._resize(self._place(upsample, start) * average)[:, used]
-            self._matrices.append(matrix.T.contiguous().to(device, torch.float32))  # (pixels, size)
+            matrix = self._resize(self._place(upsample, start) * average)[:, used].T.contiguous()  # (pixels, size)
+            self._touched.append(matrix != 0)
+            self._matrices.append(matrix.to(device, torch.float32))
 
     def weights(self, index: int, piece: slice) -> tuple[slice, slice, torch.Tensor] | None:
         """A window's part in a piece of the original image.
@@ -112,9 +119,9 @@ class Axis:
         start, stop = max(used.start, piece.start), min(used.stop, piece.stop)
         if start >= stop:
             return None
-        matrix = self._matrices[index][start - used.start : stop - used.start]
-        entries = _bounds(matrix.any(0))
-        return slice(start - piece.start, stop - piece.start), entries, matrix[:, entries]
+        pixels = slice(start - used.start, stop - used.start)
+        entries = _bounds(self._touched[index][pixels].any(0))
+        return slice(start - piece.start, stop - piece.start), entries, self._matrices[index][pixels, entries]
 
     def _place(self, values: torch.Tensor, start: int) -> torch.Tensor:
         """A window's values `(N, window)` in its place on the image `(N, length)`; padding is cut off."""
@@ -137,7 +144,8 @@ class View:
         out_size: height and width of the original image.
         settings: how it is looked at.
         network: logits `(B, K, h, w)` of windows `(B, C, window, window)`.
-        divisor, least: what the sides of the network's input must be multiples of, and their least size.
+        size_divisibility, min_size: what the sides of the network's input must be multiples of, and the least they
+            may be.
         flip: the network sees the image mirrored; the logits are mirrored back.
     """
 
@@ -147,20 +155,20 @@ class View:
         out_size: tuple[int, int],
         settings: SlidingWindow,
         network: Callable[[torch.Tensor], torch.Tensor],
-        divisor: int,
-        least: int,
+        size_divisibility: int,
+        min_size: int,
         flip: bool = False,
     ):
         self.network, self.batch_size, self.major = network, settings.window_batch_size, major_side(out_size)
         height, width = image.shape[-2:]
-        self.window = settings.window(height, width, divisor, least)
+        self.window = settings.window(height, width, size_divisibility, min_size)
         self.axes = [
             Axis(length, out_length, side, settings.stride_of(side), flip=flip and i == 1)
             for i, (length, out_length, side) in enumerate(zip((height, width), out_size, self.window, strict=True))
         ]
         image = image.flip(-1) if flip else image
         self.image = F.pad(image, (0, max(0, self.window[1] - width), 0, max(0, self.window[0] - height)))
-        places = product(*(range(len(axis.starts)) for axis in self.axes))
+        places = product(*([i for i, used in enumerate(axis.ranges) if used != EMPTY] for axis in self.axes))
         self._waiting = deque(sorted(places, key=lambda place: (place[self.major], place[1 - self.major])))
         self._logits: dict[tuple[int, int], torch.Tensor] = {}
 
@@ -225,6 +233,6 @@ def _linear(values: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _bounds(values: torch.Tensor) -> slice:
-    """From the first entry that is not zero to the last."""
+    """From the first entry that is not zero to the last; :data:`EMPTY` if all are."""
     touched = values.nonzero().flatten()
-    return slice(int(touched[0]), int(touched[-1]) + 1)
+    return slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else EMPTY

@@ -33,7 +33,6 @@ class _Head(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, dropout: float):
         super().__init__()
-        self.num_classes = num_classes
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(channels, num_classes, kernel_size=1)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
