@@ -15,6 +15,9 @@ from pretrain.errors import UserError
 
 __all__ = ["Segmentor"]
 
+# Logits at the size of the labels that the loss computes together; what is larger goes image by image.
+LOSS_LOGITS = 2**22
+
 
 class Segmentor(nn.Module):
     """Backbone, decode head and auxiliary head: UperNet (arXiv:1807.10221) on ConvMAE's ConvViT (arXiv:2205.03892).
@@ -148,9 +151,10 @@ class Segmentor(nn.Module):
         loss of an image without a label is 0. Logits at the size of the labels are computed again in the backward pass
         instead of kept: for 150 classes they are 157 MB for each image of 512×512 pixels, and as much in the softmax.
         """
+        images = max(1, LOSS_LOGITS // (self.num_classes * targets[0].numel()))
         losses = [
-            checkpoint(_sum_cross_entropy, x[None], target[None], self.ignore_label, use_reentrant=False)
-            for x, target in zip(logits, targets, strict=True)
+            checkpoint(_sum_cross_entropy, x, target, self.ignore_label, use_reentrant=False)
+            for x, target in zip(logits.split(images), targets.split(images), strict=True)
         ]
         return torch.stack(losses).sum() / targets.numel()
 
