@@ -19,7 +19,8 @@ from enum import Enum
 import torch
 from torch import nn
 
-from pretrain.checkpoint_kinds import NET_PREFIX, Checkpoint, Part, recognise, summarise
+from pretrain.checkpoint_kinds import NET_PREFIX, Checkpoint, Part, recognise
+from pretrain.conversion_checks import check_names, check_shapes
 from pretrain.conversion_report import ConversionReport
 from pretrain.detector_layouts import SEGMENTATION, layout_of
 from pretrain.pos_embed import resize_pos_embed
@@ -112,9 +113,7 @@ def convert(
     Raises:
         ValueError: there is no such conversion, or the result is not what `shapes` asks for.
     """
-    _check_possible(checkpoint, target)
-    if shapes is not None and target is not target_for(shapes):
-        raise ValueError(f"The model is one for {target_for(shapes).value}, not for {target.value}.")
+    _check_possible(checkpoint, target, shapes)
     report = ConversionReport(
         source=checkpoint.source,
         kind=checkpoint.kind.name,
@@ -127,7 +126,7 @@ def convert(
     if shapes is not None:
         if checkpoint.kind.is_segmentor:
             fit_segmentor(state, shapes, report)
-        _check_names(state, checkpoint, shapes, report)
+        check_names(state, checkpoint, shapes, report)
     if target is Target.PRETRAIN:
         _list_missing_in_pretraining(state, checkpoint, report)
     else:
@@ -136,7 +135,7 @@ def convert(
     if target is Target.CLASSIFIER:
         _complete_classifier(state, checkpoint, report)
     if shapes is not None:
-        _check_shapes(state, checkpoint, shapes)
+        check_shapes(state, checkpoint, shapes)
     return state, report
 
 
@@ -174,8 +173,10 @@ def check_loads(model: nn.Module, state: Mapping[str, torch.Tensor], report: Con
         )
 
 
-def _check_possible(checkpoint: Checkpoint, target: Target) -> None:
+def _check_possible(checkpoint: Checkpoint, target: Target, shapes: Mapping[str, Sequence[int]] | None) -> None:
     family = checkpoint.kind.family
+    if shapes is not None and target is not target_for(shapes):
+        raise ValueError(f"The model is one for {target_for(shapes).value}, not for {target.value}.")
     if family == "other" and target is not Target.DETECTION:
         raise ValueError(
             f"{checkpoint.source} is a detectron2 checkpoint without {NET_PREFIX[:-1]}; only detectors with a ConvViT "
@@ -272,41 +273,3 @@ def _list_missing_in_pretraining(
     present = {name.split(".")[0] for name in state}
     absent = (name for name in _PRETRAINING_NAMES[checkpoint.kind.family] if name not in present)
     report.missing |= dict.fromkeys(absent, "not in the file; pretraining initialises it")
-
-
-def _check_names(
-    state: Mapping[str, torch.Tensor],
-    checkpoint: Checkpoint,
-    shapes: Mapping[str, Sequence[int]],
-    report: ConversionReport,
-) -> None:
-    """Every tensor has a place in the detector, and the places that stay empty are those that are expected to."""
-    layout = layout_of(shapes)
-    absent = [name for name in shapes if name not in state and name not in report.missing]
-    # A whole segmentation model is expected to have all of it.
-    reasons = {n: None if checkpoint.has(Part.SEGMENTOR) else layout.reason_missing(n) for n in absent}
-    report.missing |= {name: reason for name, reason in reasons.items() if reason}
-    problems = []
-    if unexpected := [name for name in state if name not in shapes]:
-        problems.append(f"the model has no {summarise(unexpected)}")
-    if unexplained := [name for name, reason in reasons.items() if not reason]:
-        problems.append(f"the file has nothing for {summarise(unexplained)}")
-    if problems:
-        raise ValueError(f"{_does_not_fit(checkpoint)}: {'; '.join(problems)}. Give the config of this variant.")
-
-
-def _check_shapes(
-    state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, shapes: Mapping[str, Sequence[int]]
-) -> None:
-    differing = [name for name, tensor in state.items() if tuple(tensor.shape) != tuple(shapes[name])]
-    if differing:
-        first = differing[0]
-        raise ValueError(
-            f"{_does_not_fit(checkpoint)}: {len(differing)} tensors differ in shape ({first} is "
-            f"{tuple(state[first].shape)} in the file and {tuple(shapes[first])} in the model). "
-            "Give the config of this variant."
-        )
-
-
-def _does_not_fit(checkpoint: Checkpoint) -> str:
-    return f"{checkpoint.source} ({checkpoint.kind.name}, {checkpoint.variant}) does not fit the model"

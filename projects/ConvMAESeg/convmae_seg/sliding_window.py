@@ -41,7 +41,7 @@ class SlidingWindow:
             padded at the bottom and right, as in training.
         stride: distance of two windows in pixels; None is two thirds of the window, as published (341 for 512).
         window_batch_size: windows that go through the network together.
-        max_logits: logits of a piece, at the resolution of the original image, which bounds the memory: about four
+        max_logits: logits of a piece, at the resolution of the original image, which bounds the memory: a few
             tensors of this size exist at a time. Beside them those of the windows, at the head's resolution, are kept
             where pieces still need them: about two rows of windows across the image, and a batch of them.
 
