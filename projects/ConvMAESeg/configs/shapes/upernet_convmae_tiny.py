@@ -12,6 +12,7 @@ from functools import partial
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
+from convmae_det.norms import GridBatchNorm
 from convmae_det.schedule import linear_schedule
 from convmae_seg import get_segmentor_lr_decay_rate
 
@@ -26,14 +27,15 @@ data.image_size = 64
 model.num_classes = 5
 model.backbone.update(
     patch_size=(4, 2, 1),  # stride 8: objects are 15 to 35 pixels wide
-    embed_dim=(48, 96, 96),
-    depth=(3, 3, 1),
+    embed_dim=(48, 64, 64),
+    depth=(3, 2, 1),
     num_heads=4,
     mlp_ratio=2,
     drop_path_rate=0.0,
+    norm_layer=GridBatchNorm,  # from random weights it learns faster than LayerNorm
 )
 model.decode_head.update(channels=48, dropout=0.0)
-model.auxiliary_head.update(channels=32, dropout=0.0)
+model.auxiliary_head.update(channels=16, dropout=0.0)
 model.inference.window_batch_size = 8
 
 dataloader.train.dataset.names = "shapes_sem_seg_train"
@@ -45,13 +47,13 @@ dataloader.train.mapper.augmentations = [
 dataloader.test.dataset.names = "shapes_sem_seg_val"
 dataloader.test.num_workers = 0
 
-optimizer.lr = 2e-3
+optimizer.lr = 3e-3
 optimizer.params.lr_factor_func = partial(get_segmentor_lr_decay_rate, lr_decay_rate=1.0, num_layers=1)
 
 train.device = "cpu"
 train.output_dir = "output/shapes_seg"
 train.ddp.broadcast_buffers = True  # running statistics of batch norm
-train.max_iter = 700
-train.eval_period = 350
-train.checkpointer = dict(period=200, max_to_keep=2)
+train.max_iter = 950
+train.eval_period = 950
+train.checkpointer = dict(period=475, max_to_keep=2)
 lr_multiplier = linear_schedule(train.max_iter, warmup_iter=30)
