@@ -15,7 +15,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import cv2
@@ -29,11 +29,16 @@ IGNORED = 255
 def object_mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
     """Bool `(height, width)` of polygons or run lengths."""
     if isinstance(segmentation, list):
-        encoded = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]  # fewer than three points have no area
+        if not polygons:
+            return np.zeros((height, width), bool)
+        encoded = mask_util.merge(mask_util.frPyObjects(polygons, height, width))
     elif isinstance(segmentation["counts"], list):
         encoded = mask_util.frPyObjects(segmentation, height, width)
     else:
         encoded = segmentation
+    if list(encoded["size"]) != [height, width]:
+        raise ValueError(f"a mask has the size {encoded['size']} in an image of {[height, width]}")
     return mask_util.decode(encoded).astype(bool)
 
 
@@ -48,25 +53,57 @@ def label_map(annotations: list[dict], labels: dict[int, int], height: int, widt
 
 
 def convert(annotation_file: Path, output: Path) -> int:
-    """Writes a label map for each image to `output` and the class names to `output.txt`; returns how many."""
+    """Writes a label map for each image to `output` and the class names to `output.txt`; returns how many.
+
+    Raises:
+        ValueError, KeyError, TypeError: the file is not in COCO's format, or cannot become label maps.
+    """
     content = json.loads(annotation_file.read_bytes())
     categories = sorted(content["categories"], key=lambda c: c["id"])
-    if len(categories) >= IGNORED:
-        sys.exit(f"error: {annotation_file} has {len(categories)} categories; label maps of 8 bits hold {IGNORED - 1}.")
+    if not 0 < len(categories) < IGNORED:
+        raise ValueError(f"it has {len(categories)} categories; label maps of 8 bits hold 1 to {IGNORED - 1}")
+    names = [category["name"] for category in categories]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"it names the category {twice[0]!r} twice; each class needs a name of its own")
+    files = label_files(content["images"])
     labels = {category["id"]: label for label, category in enumerate(categories)}
     annotations = defaultdict(list)
     for annotation in content["annotations"]:
+        if annotation["category_id"] not in labels:
+            raise ValueError(f"it has no category {annotation['category_id']}, that of annotation {annotation['id']}")
         annotations[annotation["image_id"]].append(annotation)
     # Only a complete folder gets the final name.
     temporary = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    for image in tqdm(content["images"], desc=output.name, unit="image"):
-        path = (temporary / image["file_name"]).with_suffix(".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), label_map(annotations[image["id"]], labels, image["height"], image["width"]))
-    output.with_name(f"{output.name}.txt").write_text("".join(f"{c['name']}\n" for c in categories))
-    temporary.rename(output)
-    return len(content["images"])
+    try:
+        for image, file in zip(tqdm(content["images"], desc=output.name, unit="image"), files, strict=True):
+            path = temporary / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), label_map(annotations[image["id"]], labels, image["height"], image["width"]))
+        output.with_name(f"{output.name}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(files)
+
+
+def label_files(images: list[dict]) -> list[Path]:
+    """Relative paths of the images' label maps.
+
+    Raises:
+        ValueError: there are no images, two would share one, or one lies outside of the folder that is written.
+    """
+    files = [Path(image["file_name"]).with_suffix(".png") for image in images]
+    if not files:
+        raise ValueError("it lists no images")
+    for image, file in zip(images, files, strict=True):
+        if file.is_absolute() or ".." in file.parts:
+            raise ValueError(f"file_name {image['file_name']!r} must be a path below the image folder, without '..'")
+    shared = [file for file, count in Counter(files).items() if count > 1]
+    if shared:
+        raise ValueError(f"{shared[0]} would be the label map of two images; give them different names")
+    return files
 
 
 def main() -> None:
@@ -76,12 +113,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.output.exists():
         parser.error(f"{args.output} exists already; remove it or name another folder")
+    if not args.annotations.is_file():
+        sys.exit(f"error: Annotation file {args.annotations} does not exist.")
     try:
         count = convert(args.annotations, args.output)
-    except FileNotFoundError:
-        sys.exit(f"error: Annotation file {args.annotations} does not exist.")
-    except (ValueError, KeyError, TypeError) as e:
-        sys.exit(f"error: {args.annotations} is not a COCO annotation file: {type(e).__name__}: {e}")
+    except OSError as e:
+        sys.exit(f"error: {e}")
+    except KeyError as e:
+        sys.exit(f"error: {args.annotations} cannot be drawn: something in it has no {e}.")
+    except (ValueError, TypeError) as e:
+        sys.exit(f"error: {args.annotations} cannot be drawn: {e}.")
     print(f"{args.output}: {count} label maps; class names in {args.output}.txt")
 
 

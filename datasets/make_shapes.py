@@ -134,11 +134,17 @@ def main() -> None:
     for name in ("train", "val", "size", "max_objects"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if args.seed < 0:
+        parser.error(f"--seed must be at least 0, got {args.seed}")
     if args.output.exists():
         parser.error(f"{args.output} exists already; remove it or name another folder")
     # Only a complete data set gets the final name.
     temporary = args.output.with_name(f".{args.output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as e:
+        parser.error(f"{args.output} cannot be written: {e}")
     for split, count, seed in (("train", args.train, args.seed), ("val", args.val, args.seed + 1)):
         write_split(temporary, split, count, seed, args.size, args.max_objects)
     temporary.rename(args.output)

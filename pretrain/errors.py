@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["NonFiniteError", "UserError", "exit_on_user_error", "run_command"]
+__all__ = ["NonFiniteError", "UserError", "exit_on_user_error", "message_of", "run_command"]
 
 
 FILE_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -40,8 +40,12 @@ def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
     except (UserError, *FILE_ERRORS, *others) as e:
         if os.environ.get("SHOW_TRACEBACK"):
             raise
-        # An error in a process of a data loader arrives with that process's traceback in front.
-        message = str(e).strip()
-        if "Traceback (most recent call last)" in message:
-            message = message.splitlines()[-1].partition(": ")[2]
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {message_of(e)}")
+
+
+def message_of(error: Exception) -> str:
+    """The message of an error, without the traceback that one from a data loader's process has in front."""
+    message = str(error).strip()
+    if "Traceback (most recent call last)" in message:
+        message = message.splitlines()[-1].partition(": ")[2]
+    return message

@@ -73,6 +73,8 @@ def run_detect(args: argparse.Namespace) -> None:
     from convmae_det.config import load_config
 
     cfg, device = load_config(args.config_file, args.opts), torch.device(args.device)
+    if cfg.get("task") is not None:
+        raise UserError(f"{args.config_file} is not a detector's config, and only detectors are measured here.")
     rows, batches = [], []
     for size in args.sizes:
         model = build_detector(cfg, size, device)

@@ -65,6 +65,8 @@ def main() -> None:
     with exit_on_user_error():
         check_arguments(args)
         cfg = load_config(args.config_file, args.opts)
+        if args.output.suffix == ".ts" and cfg.get("task") is not None:
+            raise UserError("A .ts file is for detectors; of this model the backbone can be exported: .pt2 or .onnx.")
         model = build_model(cfg)
         load_weights(model, args.weights, strict=True, source="--weights")
         if args.output.suffix == ".ts":

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from shapes import CONFIG, REPO, SMALL
+from torch import nn
 
 from convmae_det.checkpoint import RunCheckpointer, load_weights
 from convmae_det.config import load_config
@@ -95,3 +96,12 @@ def test_best_weights_are_not_where_a_run_resumes(detector, tmp_path):
     checkpointer.save("model_0000001", iteration=1)
     checkpointer.save_weights("model_best", iteration=1)
     assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")
+
+
+def test_a_run_of_another_model_is_not_continued(tmp_path):
+    RunCheckpointer(nn.Linear(2, 3), str(tmp_path)).save("model_0000001", iteration=1)
+    for other in (nn.Linear(2, 4), nn.Sequential(nn.Linear(2, 3))):
+        with pytest.raises(
+            UserError, match=r"cannot be continued .*: 2 weights .* missing or of another shape, such as"
+        ):
+            RunCheckpointer(other, str(tmp_path)).load(str(tmp_path / "model_0000001.pth"))

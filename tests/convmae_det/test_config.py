@@ -18,6 +18,7 @@ CONFIG = str(Path(__file__).parents[2] / "projects/ConvMAEDet/configs/shapes/mas
         ("trian.max_iter=3", "the config has no 'trian'; did you mean 'train'"),
         ("dataloader.train.mapper.augmentations.7.prob=1", "has 2 entries, '7' is none of them"),
         ("train.max_iter", "'train.max_iter' is not of the form key=value"),
+        ("optimizer.lr=0,001", "gives several values; decimals have a point"),
         ("train.init_checkpoint=a (1).pth", r"not of the form key=value; a value with brackets.* needs quotes"),
     ],
 )
@@ -36,6 +37,9 @@ def test_quoted_values_may_hold_brackets_and_blanks():
 
 
 def test_model_that_cannot_be_built():
+    for size in ("large", "64.5", "-64", "null"):
+        with pytest.raises(UserError, match=r"data\.image_size=.* must be a whole number of pixels, at least 1"):
+            build_model(load_config(CONFIG, [f"data.image_size={size}"]))
     with pytest.raises(UserError, match=r"cannot be built for data\.image_size=70: "):
         build_model(load_config(CONFIG, ["data.image_size=70"]))
 

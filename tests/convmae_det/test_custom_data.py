@@ -162,6 +162,6 @@ def test_checkpoint_of_other_classes(shapes, tmp_path):
     checkpointer.categories = IN_ORDER
     checkpointer.save_weights("same")
     name = cfg.dataloader.test.dataset.names
-    check_same_classes(str(tmp_path / "same.pth"), name)
+    check_same_classes(str(tmp_path / "same.pth"), name, "name another.")
     with pytest.raises(UserError, match=r"was trained on .*circle.*has 3 classes \(coin, box, kite\)"):
-        check_same_classes(str(tmp_path / "other.pth"), name)
+        check_same_classes(str(tmp_path / "other.pth"), name, "name another.")

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from shapes import CONFIG, REPO, SMALL
 from torch import nn
 
+from convmae_det import engine
 from convmae_det.config import load_config
 from convmae_det.engine import compile_backbone, evaluate
 from pretrain.errors import UserError
@@ -61,3 +62,11 @@ def test_false_compiles_nothing_and_an_unknown_backend_is_an_error():
     assert model.backbone._compiled_call_impl is None
     with pytest.raises(UserError, match=r"train\.compile=fast is neither true, false, eager, aot_eager nor .*inductor"):
         compile_backbone(model, "fast")
+
+
+def test_a_metric_that_is_never_measured_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(engine, "evaluate", lambda cfg, model: {"bbox": {"AP": 1.0}})
+    for metric, told in (("bbox/AP", False), ("bbox/ap", True)):
+        with caplog.at_level("WARNING"):
+            engine._evaluate_in_training(OmegaConf.create({"train": {"best_metric": metric}}), None)
+        assert ("train.best_metric=bbox/ap is not among what was measured" in caplog.text) is told

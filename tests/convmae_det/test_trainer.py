@@ -1,6 +1,7 @@
 """One training step, in every precision a CPU has, over one batch or several smaller ones."""
 
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convmae_det.config import load_config
 from convmae_det.trainer import Trainer
+from pretrain.errors import UserError
 
 
 class Loss(nn.Module):
@@ -58,6 +60,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights():
     with pytest.raises(SystemExit, match=r"Loss became infinite or NaN at iteration=0! .* continue .* with --resume"):
         step(trainer)
     assert torch.equal(trainer.model.linear.weight, before)
+
+
+def test_a_mistake_in_the_middle_is_logged_without_a_traceback(caplog):
+    trainer = make_trainer()
+    message = "Caught UserError in DataLoader worker process 0.\nTraceback (most recent call last):\nx: 1.png is torn."
+    trainer.run_step = Mock(side_effect=UserError(message))
+    with pytest.raises(UserError):
+        trainer.train(0, 1)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["Training stopped: 1.png is torn."]
+    assert not any(r.exc_info for r in caplog.records)
 
 
 def test_state_without_loss_scaling_loads_into_a_run_with_it():

@@ -126,6 +126,11 @@ def damaged_image(root):
     (root / "images/1.jpg").write_text("no image")
 
 
+def cut_off_image(root):
+    path = root / "images/1.jpg"
+    path.write_bytes(path.read_bytes()[:-200])  # its size can be read
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -134,6 +139,7 @@ def damaged_image(root):
         (too_many_classes, r"0\.png holds label 2, but the 2 classes are 0 to 1 .* choose data.ignore_label=0"),
         (all_ignored, "no pixel has a class, all are ignored; is data.ignore_label the right one"),
         (damaged_image, r"1\.jpg cannot be read as an image"),
+        (cut_off_image, r"1\.jpg cannot be read as an image: image file is truncated"),
     ],
 )
 def test_what_the_check_finds(tmp_path, change, message):
@@ -168,6 +174,20 @@ def test_another_number_of_classes_than_the_model_has(tmp_path):
     cfg.model.num_classes = 4
     with pytest.raises(UserError, match=r"3 classes, but model\.num_classes=4; set model\.num_classes=3"):
         check_datasets(cfg)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.ignore_label=0", r"model\.ignore_label=0: .* leave it out, data\.ignore_label says"),
+        ("dataloader.test.dataset.names=[a,b]", r"names=\['a', 'b'\] must be one name"),
+    ],
+)
+def test_options_that_contradict_how_label_maps_are_read(tmp_path, override, message):
+    cfg = load_config(CONFIG, [*write_pairs(tmp_path / "data"), override])
+    cfg.dataloader.train.dataset.names = "shapes_sem_seg_train"
+    with pytest.raises(UserError, match=message):
+        check_datasets(cfg, training=False)
 
 
 def test_images_on_their_side(tmp_path):

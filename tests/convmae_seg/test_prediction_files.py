@@ -68,6 +68,11 @@ def test_what_detectors_write_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_line_of_pixels_is_not_enlarged_without_bounds():
+    picture = draw_class_map(np.zeros((1, 900, 3), np.uint8), np.zeros((1, 900), int), ["a"], class_colors(1))
+    assert picture.shape[0] == 2 and picture.shape[1] < 2400
+
+
 def test_pictures_have_one_size_whatever_is_present():
     image, colors = np.full((400, 600, 3), 128, np.uint8), class_colors(3)
     one = draw_class_map(image, np.zeros((400, 600), int), NAMES, colors)

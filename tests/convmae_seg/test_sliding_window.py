@@ -123,7 +123,10 @@ def test_of_a_long_image_few_windows_are_kept(network, seen):
     ("arguments", "message"),
     [
         (dict(window_size=16, stride=17), "stride=17 leaves gaps between windows of 16 pixels"),
-        (dict(window_size=0), "window_size=0 of the sliding window must be positive"),
+        (dict(window_size=0), "window_size=0 must be a whole number of at least 1"),
+        (dict(window_batch_size=None), "window_batch_size=None must be"),
+        (dict(stride=5.5), r"stride=5\.5 must be"),
+        (dict(max_logits="many"), "max_logits=many must be"),
         (dict(window_batch_size=-1), "window_batch_size=-1"),
         (dict(max_logits=0), "max_logits=0"),
         (dict(stride=0), "stride=0"),

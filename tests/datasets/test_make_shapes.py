@@ -43,6 +43,17 @@ def test_does_not_overwrite(shapes):
     assert done.returncode == 2 and "exists already; remove it or name another folder" in done.stderr
 
 
+def test_seed_and_place_that_cannot_be(tmp_path):
+    (tmp_path / "file").touch()
+    for arguments, message in (
+        ([tmp_path / "a", "--seed", "-1"], "--seed must be at least 0"),
+        ([tmp_path / "file" / "a"], "file/a cannot be written: "),
+    ):
+        command = [sys.executable, "datasets/make_shapes.py", *map(str, arguments)]
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
 def test_label_maps_agree_with_the_annotations(shapes):
     root = shapes / "shapes"
     content = json.loads((root / "annotations" / "instances_train.json").read_text())

@@ -1,14 +1,19 @@
 """Segmentation by the tools' commands alone: train on folders of label maps, evaluate, predict, look; mistakes."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import run_tool
+from scripts import call, load_tool, run_tool
+from shapes import REPO
 
-CONFIG = "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py"
+from convmae_det.engine import run
+from pretrain.errors import UserError
+
+CONFIG = str(REPO / "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py")
 NAMES = ["background", "circle", "square", "triangle", "star"]
 SMALL = [
     "model.backbone.embed_dim=[8,8,16]",
@@ -73,6 +78,35 @@ def test_folders_from_training_to_pictures(shapes, tmp_path, classes):
     assert other.returncode == 1 and "was trained on 5 classes (background, circle" in other.stderr
 
 
+def test_what_is_for_detectors_alone_says_so(monkeypatch, tmp_path):
+    for tool, *arguments in (
+        ("benchmark", "detect", "--config-file", CONFIG),
+        ("export_model", "--config-file", CONFIG, "--weights", "a.pth", "--output", tmp_path / "a.ts",
+         "--image", "setup.py"),
+    ):  # fmt: skip
+        monkeypatch.chdir(REPO)
+        with pytest.raises(SystemExit, match="detectors"):
+            call(load_tool(tool), monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "run"])
+def test_a_run_is_not_begun_over_something_else(shapes, tmp_path, classes, name):
+    """A user's file, or a run of other classes, stays as it was."""
+    output = tmp_path / name
+    if name == "run":
+        output.mkdir()
+        (output / "last_checkpoint").write_text("model_0000001.pth")
+        torch.save({"model": {}, "categories": [{"id": 0, "name": "kite"}]}, output / "model_0000001.pth")
+        (output / "config.yaml").write_text("mine")
+    else:
+        output.write_text("mine")
+    cfg = [CONFIG, *folders(shapes, tmp_path), *classes, f"train.output_dir={output}"]
+    message = "was trained on 1 classes .* --resume with those" if name == "run" else "notes.txt is the name of a file"
+    with pytest.raises(UserError, match=message):
+        run(Namespace(config_file=cfg[0], opts=cfg[1:], resume=name == "run", eval_only=False))
+    assert (output / "config.yaml" if name == "run" else output).read_text() == "mine"
+
+
 def test_registered_shapes_and_a_look_at_them(shapes, tmp_path):
     seen = run_tool("visualize_data", "--config-file", CONFIG, "--output", tmp_path / "look", "--count", 2,
                     DETECTRON2_DATASETS=str(shapes))  # fmt: skip
@@ -89,5 +123,6 @@ def test_bad_label_maps_are_told_in_a_sentence(shapes, tmp_path, classes, check)
     data = [f"data.train_images={shapes / 'shapes/train'}", f"data.train_labels={labels}"]
     loader = [f"train.check_data={check}", "dataloader.train.num_workers=1"]
     done = train(*data, *classes, *SMALL, *loader, f"train.output_dir={tmp_path / 'run'}")
-    assert done.returncode == 1 and done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 1 and done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stdout + done.stderr
     assert "png has 60x64 pixels, but its image" in done.stderr

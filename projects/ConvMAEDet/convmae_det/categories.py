@@ -52,13 +52,16 @@ def stored_categories(checkpoint: str) -> list[dict] | None:
     return content.get("categories") if isinstance(content, dict) else None
 
 
-def check_same_classes(checkpoint: str, dataset_name: str) -> None:
-    """Raises UserError if a checkpoint was trained on other classes than a data set has."""
+def check_same_classes(checkpoint: str, dataset_name: str, way_out: str) -> None:
+    """Raises UserError, whose message ends in `way_out`, if a checkpoint was trained on other classes than a data set.
+
+    Where either does not tell its classes, nothing is checked.
+    """
     trained, present = stored_categories(checkpoint), categories_of(dataset_name)
     if trained and present and [c["name"] for c in trained] != [c["name"] for c in present]:
         raise UserError(
             f"Checkpoint {checkpoint} was trained on {_listed(trained)}, but data set {dataset_name} has "
-            f"{_listed(present)}: evaluate it on data of the classes it was trained on, or name another checkpoint."
+            f"{_listed(present)}: {way_out}"
         )
 
 

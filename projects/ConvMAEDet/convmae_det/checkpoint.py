@@ -57,6 +57,17 @@ class RunCheckpointer(DetectionCheckpointer):
     def _torch_load(self, f: str) -> dict:
         return load_checkpoint(f)
 
+    def _log_incompatible_keys(self, incompatible) -> None:
+        """A run goes on with all of its weights, or not at all; the optimizer's state would not fit others either."""
+        wrong = list(dict.fromkeys([*(name for name, *_ in incompatible.incorrect_shapes), *incompatible.missing_keys]))
+        if wrong:
+            raise UserError(
+                f"The run in {self.save_dir} cannot be continued with this config: {len(wrong)} weights of its last "
+                f"checkpoint are missing or of another shape, such as {wrong[0]}; give the config and overrides that "
+                "it began with, or begin another run with train.init_checkpoint=… and another train.output_dir=…"
+            )
+        super()._log_incompatible_keys(incompatible)
+
 
 def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "train.init_checkpoint") -> None:
     """Loads a checkpoint's weights into a detector or segmentation model, without optimizer or iteration.
@@ -141,8 +152,8 @@ def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
 
 
 class _ReportingCheckpointer(RunCheckpointer):
-    """Keeps what did and did not match."""
+    """Keeps what did and did not match, whatever it is."""
 
     def _log_incompatible_keys(self, incompatible) -> None:
         self.incompatible = incompatible
-        super()._log_incompatible_keys(incompatible)
+        DetectionCheckpointer._log_incompatible_keys(self, incompatible)

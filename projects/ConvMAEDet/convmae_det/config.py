@@ -82,6 +82,9 @@ def build_model(cfg: DictConfig) -> nn.Module:
     Raises:
         UserError: its numbers do not fit together.
     """
+    image_size = cfg.get("data", {}).get("image_size", 1)
+    if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
+        raise UserError(f"data.image_size={image_size} must be a whole number of pixels, at least 1.")
     try:
         return instantiate(cfg.model)
     except UserError:
@@ -103,6 +106,10 @@ def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 f"Override {text!r} is not of the form key=value; a value with brackets, commas or blanks needs quotes "
                 f"of its own: \"key='a (1).jpg'\"."
             ) from e
+        if override.is_sweep_override():
+            raise UserError(
+                f"Override {text!r} gives several values; decimals have a point, and lists brackets: [1,2]."
+            )
         if not override.is_add():  # hydra's +key=value adds a key on purpose
             _check_key(cfg, override.key_or_group)
     try:

@@ -10,6 +10,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
@@ -51,6 +52,9 @@ def run(args: Namespace) -> None:
             f"{output_dir} already holds a run; add --resume to continue it, or name another folder with "
             "train.output_dir=…"
         )
+    # detectron2 takes names of these suffixes for those of log files, and would write into them.
+    if (output_dir.exists() and not output_dir.is_dir()) or output_dir.suffix in (".txt", ".log"):
+        raise UserError(f"train.output_dir={output_dir} is the name of a file; name a folder.")
     task = task_of(cfg)
     for name in dict.fromkeys(("convmae_det", "pretrain", task.package)):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
@@ -60,6 +64,8 @@ def run(args: Namespace) -> None:
             "The config has no dataloader.evaluator: --eval-only has nothing to evaluate (data.val_images?)."
         )
     check_padding(cfg)
+    if args.resume and not args.eval_only:  # before the configuration of the earlier run is replaced
+        _on_main_process(lambda: _check_classes_of_run(cfg))
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
     _check_precision(cfg)
@@ -73,7 +79,11 @@ def run(args: Namespace) -> None:
     if args.eval_only:
         if not cfg.train.init_checkpoint:
             logger.warning("train.init_checkpoint is empty: evaluating randomly initialised weights.")
-        check_same_classes(cfg.train.init_checkpoint, _first_name(cfg.dataloader.test))
+        check_same_classes(
+            cfg.train.init_checkpoint,
+            _first_name(cfg.dataloader.test),
+            "evaluate it on data of the classes it was trained on, or name another checkpoint.",
+        )
         load_weights(model, cfg.train.init_checkpoint, strict=True)
         evaluate(cfg, model)
     else:
@@ -94,6 +104,17 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
         )
     if comm.is_main_process():
         print_csv_format(results)
+    return results
+
+
+def _evaluate_in_training(cfg: DictConfig, model: nn.Module) -> dict:
+    results = evaluate(cfg, model)
+    metrics = flatten_results_dict(results)
+    if metrics and cfg.train.best_metric not in metrics:
+        logger.warning(
+            f"train.best_metric={cfg.train.best_metric} is not among what was measured, so there is no model_best.pth; "
+            f"there are {', '.join(list(metrics)[:10])}{', …' if len(metrics) > 10 else ''}."
+        )
     return results
 
 
@@ -133,7 +154,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             SaveOnSigterm(checkpointer),  # before the evaluation, which may take longer than a preempted job has
             # Evaluation comes before the checkpoint: a run killed in between evaluates again when resumed.
-            hooks.EvalHook(cfg.train.eval_period, lambda: evaluate(cfg, model)),
+            hooks.EvalHook(cfg.train.eval_period, lambda: _evaluate_in_training(cfg, model)),
             BestCheckpointer(checkpointer, cfg.train.best_metric) if main else None,
             periodic if main else None,
             hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
@@ -188,6 +209,17 @@ def compile_backbone(model: nn.Module, choice: bool | str) -> None:
     if backend not in (*backends, "eager", "aot_eager"):  # these two are for finding faults, and not listed
         raise UserError(f"train.compile={choice} is neither true, false, eager, aot_eager nor {', '.join(backends)}.")
     model.backbone.compile(backend=backend, dynamic=False)
+
+
+def _check_classes_of_run(cfg: DictConfig) -> None:
+    """Raises UserError if the output folder holds a run that was trained on other classes."""
+    tag = Path(cfg.train.output_dir) / "last_checkpoint"
+    if tag.is_file():
+        check_same_classes(
+            str(tag.with_name(tag.read_text().strip())),
+            _first_name(cfg.dataloader.train),
+            "--resume with those, or begin another run with train.init_checkpoint=… and another train.output_dir=…",
+        )
 
 
 def _first_name(loader: DictConfig) -> str:

@@ -111,6 +111,10 @@ def derive_recipe(cfg: DictConfig, images: int, world_size: int) -> Recipe:
         UserError: a number is out of its range, or the batch does not divide into micro-batches.
     """
     train, batch = cfg.train, cfg.dataloader.train.total_batch_size
+    _positive("optimizer.lr", cfg.optimizer.lr)
+    for name, value in (("log_period", train.log_period), ("checkpointer.period", train.checkpointer.period)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"train.{name}={value} must be a whole number of iterations, at least 1.")
     _check_batch(batch, train.grad_accum_steps, world_size)
     if train.epochs is not None:
         _fill_in_epochs(train, images, batch)

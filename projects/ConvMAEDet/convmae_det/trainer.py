@@ -1,5 +1,7 @@
 """The training step: detectron2's, on any device, in any precision, over one batch or several smaller ones."""
 
+import logging
+import os
 import time
 from contextlib import nullcontext
 
@@ -9,7 +11,20 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain.errors import UserError, message_of
+
 __all__ = ["Trainer"]
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """detectron2 logs whatever ends a training with its traceback; a mistake of the user's is told in its sentence."""
+    error = record.exc_info and record.exc_info[1]
+    if isinstance(error, UserError | FloatingPointError) and not os.environ.get("SHOW_TRACEBACK"):
+        record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
+    return True
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback)
 
 
 class Trainer(SimpleTrainer):

@@ -116,11 +116,14 @@ def _check_pair(pair: dict, metadata: Metadata) -> np.ndarray | str:
 
 
 def _size(path: str) -> tuple[int, int]:
-    """Height and width of an image turned upright, as it is read for training; most of it stays on disk."""
+    """Height and width of an image turned upright, as it is read for training."""
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # the EXIF orientations on their side
-            return image.size if turned else image.size[::-1]
+            size = image.size if turned else image.size[::-1]
+            image.draft("RGB", (1, 1))  # JPEGs are decoded at an eighth: enough to find those that were cut off
+            image.load()
+            return size
     except Exception as e:  # Pillow raises a dozen types for damaged files
         raise UserError(f"{path} cannot be read as an image: {e}") from e
 
@@ -135,11 +138,18 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[LabelMapRe
     Raises:
         UserError: with one line for each fault.
     """
+    if cfg.model.get("ignore_label", IGNORED) != IGNORED:
+        raise UserError(
+            f"model.ignore_label={cfg.model.ignore_label}: label maps of any convention are read with {IGNORED} where "
+            "nothing is to be learnt; leave it out, data.ignore_label says what the files hold."
+        )
     reports = []
     for split in ("train", "test") if training else ("test",):
         if split == "test" and "evaluator" not in cfg.dataloader:
             continue
         names = cfg.dataloader[split].dataset.names
+        if split == "test" and not isinstance(names, str):
+            raise UserError(f"dataloader.test.dataset.names={names} must be one name: evaluate data sets one by one.")
         for name in [names] if isinstance(names, str) else names:
             _check_registered(name)
             report = check_label_maps(name)

@@ -46,7 +46,7 @@ class SlidingWindow:
             where pieces still need them: about two rows of windows across the image, and a batch of them.
 
     Raises:
-        ValueError: a number is not positive, or there would be gaps between the windows.
+        ValueError: a number is not whole and positive, or there would be gaps between the windows.
     """
 
     window_size: int | None = 512
@@ -57,8 +57,10 @@ class SlidingWindow:
     def __post_init__(self):
         for name in ("window_size", "stride", "window_batch_size", "max_logits"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} of the sliding window must be positive.")
+            if value is None and name in ("window_size", "stride"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"model.inference.{name}={value} must be a whole number of at least 1.")
         if self.window_size is not None and self.stride is not None and self.stride > self.window_size:
             raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window_size} pixels.")
 

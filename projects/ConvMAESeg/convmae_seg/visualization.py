@@ -16,6 +16,9 @@ __all__ = ["class_colors", "draw_class_map"]
 MIN_SIDE = 320
 """Images smaller than this, in pixels, are enlarged so that the legend can be read."""
 
+MAX_ENLARGED = 2048
+"""But not beyond this, in pixels: a line of pixels would fill the memory."""
+
 OPACITY = 0.55
 GOLDEN_RATIO = 0.618034
 FIRST_HUE = 0.58  # blue: the first class is often the background
@@ -49,7 +52,7 @@ def draw_class_map(
     Returns:
         RGB uint8; its size depends on that of the image and on `names` alone, as the frames of a video need.
     """
-    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+    scale = max(1, min(-(-MIN_SIDE // min(image.shape[:2])), MAX_ENLARGED // max(image.shape[:2])))
     size = (image.shape[1] * scale, image.shape[0] * scale)
     image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
     drawn = cv2.resize(classes.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
