@@ -22,6 +22,9 @@ def _letter(name: str) -> str:
 
 
 # ViT: arXiv:2010.11929, table 1, and DeiT's S.
+BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch norm has beside the weights and biases that LayerNorm has, too."""
+
 _VARIANTS = {
     **{(config["embed_dim"], config["depth"]): _letter(name) for name, config in SIZES.items()},
     ((384,), (12,)): "S",
@@ -89,7 +92,11 @@ def trunk_problems(sizes: TrunkSizes, shapes: Mapping[str, tuple[int, ...]]) -> 
     expected = sizes.shapes()
     actual = {name: shape for name, shape in shapes.items() if name != "pos_embed"}
     problems = [f"{name} is missing" for name in expected if name not in actual]
-    problems += [f"{name} has no place in it" for name in actual if name not in expected]
+    problems += [
+        f"{name} has no place in it"
+        for name in actual
+        if name not in expected and name.rpartition(".")[2] not in BATCH_STATISTICS
+    ]
     problems += [
         f"{name} is {actual[name]} instead of {shape}"
         for name, shape in expected.items()

@@ -5,7 +5,7 @@ from detectron2.utils import comm
 from fvcore.nn.distributed import differentiable_all_reduce
 from torch import nn
 
-__all__ = ["GlooSyncBatchNorm", "GridBatchNorm", "sync_batch_norm"]
+__all__ = ["GlooSyncBatchNorm", "grid_batch_norm", "sync_batch_norm"]
 
 
 def sync_batch_norm(num_features: int) -> nn.Module:
@@ -39,16 +39,23 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
         return (x32 * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
 
-class GridBatchNorm(nn.Module):
-    """Batch norm of channels-last grids `(B, H, W, C)`, over all processes: a `norm_layer` for ConvViTs.
+def grid_batch_norm(num_features: int) -> nn.Module:
+    """:func:`sync_batch_norm` of channels-last grids `(B, H, W, C)`: a `norm_layer` for ConvViTs.
 
     From random weights small ones learn faster with it than with LayerNorm; pretrained weights have no place for it.
     """
+    return _GridSyncBatchNorm(num_features) if torch.cuda.is_available() else _GridGlooSyncBatchNorm(num_features)
 
-    def __init__(self, dim: int):
-        super().__init__()
-        self.bn = sync_batch_norm(dim)
 
+class _OnGrids:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # (B, H, W, C) -> (B, C, H, W) and back are views.
-        return self.bn(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class _GridSyncBatchNorm(_OnGrids, nn.SyncBatchNorm):
+    pass
+
+
+class _GridGlooSyncBatchNorm(_OnGrids, GlooSyncBatchNorm):
+    pass

@@ -1,10 +1,8 @@
 """A tiny UperNet on ConvViT for the demo's generated shapes, from scratch on a CPU, to try commands and data out.
 
     python datasets/make_shapes.py datasets/shapes --size 64
-    python tools/lazyconfig_train_net.py --num-gpus 0 \
+    OMP_NUM_THREADS=1 python tools/lazyconfig_train_net.py --num-gpus 0 \
         --config-file projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py
-
-So short a training tells objects from background and circles from other shapes, no more: mIoU 24.8 (ours).
 """
 
 from functools import partial
@@ -12,7 +10,7 @@ from functools import partial
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from convmae_det.norms import GridBatchNorm
+from convmae_det.norms import grid_batch_norm
 from convmae_det.schedule import linear_schedule
 from convmae_seg import get_segmentor_lr_decay_rate
 
@@ -32,14 +30,14 @@ model.backbone.update(
     num_heads=4,
     mlp_ratio=2,
     drop_path_rate=0.0,
-    norm_layer=GridBatchNorm,  # from random weights it learns faster than LayerNorm
+    norm_layer=grid_batch_norm,  # from random weights it learns faster than LayerNorm
 )
 model.decode_head.update(channels=48, dropout=0.0)
 model.auxiliary_head.update(channels=16, dropout=0.0)
 model.inference.window_batch_size = 8
 
 dataloader.train.dataset.names = "shapes_sem_seg_train"
-dataloader.train.update(total_batch_size=16, num_workers=0)
+dataloader.train.update(total_batch_size=16, num_workers=1)
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
@@ -53,7 +51,7 @@ optimizer.params.lr_factor_func = partial(get_segmentor_lr_decay_rate, lr_decay_
 train.device = "cpu"
 train.output_dir = "output/shapes_seg"
 train.ddp.broadcast_buffers = True  # running statistics of batch norm
-train.max_iter = 950
-train.eval_period = 950
-train.checkpointer = dict(period=475, max_to_keep=2)
+train.max_iter = 1100
+train.eval_period = 1100
+train.checkpointer = dict(period=550, max_to_keep=2)
 lr_multiplier = linear_schedule(train.max_iter, warmup_iter=30)
