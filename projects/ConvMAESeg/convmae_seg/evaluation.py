@@ -10,13 +10,12 @@ from detectron2 import evaluation
 from detectron2.data import Metadata, MetadataCatalog
 from tabulate import tabulate
 
+from convmae_seg.label_maps import IGNORED, read_label_map
 from pretrain.errors import UserError
 
 __all__ = ["SemSegEvaluator"]
 
 logger = logging.getLogger(__name__)
-
-IGNORED = 255
 
 
 class SemSegEvaluator(evaluation.SemSegEvaluator):
@@ -30,7 +29,7 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
         distributed: collect from all processes.
         output_dir: folder for the predictions, as COCO's run-length encoding, and the metrics; None writes nothing.
         load_label_map: classes `(H, W)` of a label map, 0 to K - 1 and 255 where there is none, from its path and the
-            metadata of the data set; :func:`convmae_seg.label_maps.read_label_map` by default.
+            metadata of the data set.
     """
 
     def __init__(
@@ -38,10 +37,8 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
         dataset_name: str,
         distributed: bool = True,
         output_dir: str | None = None,
-        load_label_map: Callable[[str | PathLike, Metadata], np.ndarray] | None = None,
+        load_label_map: Callable[[str | PathLike, Metadata], np.ndarray] = read_label_map,
     ):
-        if load_label_map is None:
-            from convmae_seg.label_maps import read_label_map as load_label_map
         super().__init__(dataset_name, distributed, output_dir, sem_seg_loading_fn=self._load)
         self._load_label_map, self._metadata = load_label_map, MetadataCatalog.get(dataset_name)
         self._ignore_label = IGNORED
