@@ -8,6 +8,7 @@ from naive_segmentation import slide
 from omegaconf import OmegaConf
 from segmentor import build_segmentor
 
+import convmae_seg.segmentor
 from convmae_det.tta import ScaleAndFlip, with_tta
 from convmae_seg import SlidingWindow
 from convmae_seg.tta import SegmentorTTA
@@ -43,6 +44,19 @@ def test_losses(model):
         labelled = (labels != IGNORE).float().mean()
         expected = weight * labelled * F.cross_entropy(logits, labels, ignore_index=IGNORE)
         torch.testing.assert_close(losses[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [0.5, 1, 2, 3])
+def test_a_loss_computed_again_in_pieces_is_the_same(model, monkeypatch, images):
+    model.decode_head.dropout.p = model.auxiliary_head.dropout.p = 0.0
+    inputs, kept = batch(3), []
+    for logits in (10**9, int(images * model.num_classes * 64 * 64)):
+        monkeypatch.setattr(convmae_seg.segmentor, "LOSS_LOGITS", logits)
+        losses = model(inputs)
+        grads = torch.autograd.grad(sum(losses.values()), model.parameters())
+        kept.append((losses, dict(zip((name for name, _ in model.named_parameters()), grads, strict=True))))
+    for whole, pieces in zip(*kept, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_every_parameter_learns(model):

@@ -15,7 +15,7 @@ from pretrain.errors import UserError
 
 __all__ = ["Segmentor"]
 
-# Logits at the size of the labels that the loss computes together; what is larger goes image by image.
+# Logits at the size of the labels that the loss computes together and keeps; of more it recomputes pieces of that size.
 LOSS_LOGITS = 2**22
 
 
@@ -148,10 +148,14 @@ class Segmentor(nn.Module):
         """Mean cross-entropy over all pixels; ignored ones count as 0, as in the published training.
 
         So every labelled pixel weighs the same whatever surrounds it, a large batch is the mean of its parts, and the
-        loss of an image without a label is 0. Logits at the size of the labels are computed again in the backward pass
-        instead of kept: for 150 classes they are 157 MB for each image of 512×512 pixels, and as much in the softmax.
+        loss of an image without a label is 0. Many logits at the size of the labels are computed again in the backward
+        pass instead of kept: for 150 classes they are 157 MB for each image of 512×512 pixels, and as much in the
+        softmax.
         """
-        images = max(1, LOSS_LOGITS // (self.num_classes * targets[0].numel()))
+        images = LOSS_LOGITS // (self.num_classes * targets[0].numel())
+        if images >= len(targets):
+            return _sum_cross_entropy(logits, targets, self.ignore_label) / targets.numel()
+        images = max(1, images)
         losses = [
             checkpoint(_sum_cross_entropy, x, target, self.ignore_label, use_reentrant=False)
             for x, target in zip(logits.split(images), targets.split(images), strict=True)
@@ -160,7 +164,9 @@ class Segmentor(nn.Module):
 
 
 def _sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, ignore_label: int) -> torch.Tensor:
-    logits = F.interpolate(logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
+    # The heads' channels-last logits would make the softmax over 150 classes of 512×512 pixels half as fast on a CPU.
+    logits = logits.float().contiguous()
+    logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, targets, ignore_index=ignore_label, reduction="sum")
 
 
