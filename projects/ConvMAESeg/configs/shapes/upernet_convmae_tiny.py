@@ -1,7 +1,7 @@
 """A tiny UperNet on ConvViT for the demo's generated shapes, from scratch on a CPU, to try commands and data out.
 
     python datasets/make_shapes.py datasets/shapes --size 64
-    OMP_NUM_THREADS=1 python tools/lazyconfig_train_net.py --num-gpus 0 \
+    python tools/lazyconfig_train_net.py --num-gpus 0 \
         --config-file projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py
 """
 
@@ -26,18 +26,18 @@ model.num_classes = 5
 model.backbone.update(
     patch_size=(4, 2, 1),  # stride 8: objects are 15 to 35 pixels wide
     embed_dim=(48, 64, 64),
-    depth=(3, 2, 1),
+    depth=(1, 1, 1),
     num_heads=4,
     mlp_ratio=2,
     drop_path_rate=0.0,
     norm_layer=grid_batch_norm,  # from random weights it learns faster than LayerNorm
 )
-model.decode_head.update(channels=48, dropout=0.0)
+model.decode_head.update(channels=64, dropout=0.0)
 model.auxiliary_head.update(channels=16, dropout=0.0)
 model.inference.window_batch_size = 8
 
 dataloader.train.dataset.names = "shapes_sem_seg_train"
-dataloader.train.update(total_batch_size=16, num_workers=1)
+dataloader.train.update(total_batch_size=16, num_workers=0)  # a worker takes longer to hand so small images over
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
@@ -45,13 +45,13 @@ dataloader.train.mapper.augmentations = [
 dataloader.test.dataset.names = "shapes_sem_seg_val"
 dataloader.test.num_workers = 0
 
-optimizer.lr = 3e-3
+optimizer.lr = 6e-3
 optimizer.params.lr_factor_func = partial(get_segmentor_lr_decay_rate, lr_decay_rate=1.0, num_layers=1)
 
 train.device = "cpu"
 train.output_dir = "output/shapes_seg"
 train.ddp.broadcast_buffers = True  # running statistics of batch norm
-train.max_iter = 1100
-train.eval_period = 1100
-train.checkpointer = dict(period=550, max_to_keep=2)
+train.max_iter = 1400
+train.eval_period = 1400
+train.checkpointer = dict(period=700, max_to_keep=2)
 lr_multiplier = linear_schedule(train.max_iter, warmup_iter=30)
