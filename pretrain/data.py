@@ -221,19 +221,25 @@ def train_transform(img_size: tuple[int, int], in_chans: int, crop_min: float = 
 
 def eval_transform(img_size: tuple[int, int], in_chans: int) -> Callable:
     """The largest centre of the image that has the right proportions, resized."""
-
-    def crop(image: Image.Image) -> Image.Image:
-        scale = min(image.height / img_size[0], image.width / img_size[1])
-        return transforms.functional.center_crop(image, [round(side * scale) for side in img_size])
-
     return transforms.Compose(
         [
-            crop,
+            LargestCentre(img_size),
             transforms.Resize(img_size, interpolation=InterpolationMode.BICUBIC),
             transforms.ToTensor(),
             transforms.Normalize(*normalisation(in_chans)),
         ]
     )
+
+
+class LargestCentre:
+    """Crops an image to its largest centre with the proportions of `size`, height and width."""
+
+    def __init__(self, size: tuple[int, int]):
+        self.size = size
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        scale = min(image.height / self.size[0], image.width / self.size[1])
+        return transforms.functional.center_crop(image, [round(side * scale) for side in self.size])
 
 
 def image_mode(in_chans: int) -> str:

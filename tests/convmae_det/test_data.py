@@ -1,6 +1,7 @@
 """The training loader gives the same batches wherever a run begins, however many workers read them."""
 
 import itertools
+import pickle
 import random
 
 import numpy as np
@@ -29,6 +30,13 @@ def test_resumes_in_place(workers, grouping):
     resumed = build_train_loader(DICTS, **arguments, num_workers=workers)
     resumed.batch_sampler.start = 7
     assert take(resumed, 5) == uninterrupted[7:]
+
+
+def test_workers_need_not_be_forked():
+    """Where they are spawned, they get pickled copies of what a loader is made of."""
+    loader = build_train_loader(DICTS, mapper=lambda d: d, total_batch_size=2)
+    spawned = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn)))[0]
+    assert spawned[3, 0] == loader.dataset[3, 0]
 
 
 def test_each_pass_is_a_new_shuffle_of_all_samples():

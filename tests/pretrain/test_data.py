@@ -1,5 +1,6 @@
 """Reading images, and randomness that does not depend on who reads them."""
 
+import pickle
 import tarfile
 
 import pytest
@@ -17,6 +18,7 @@ from pretrain.data import (
     train_transform,
 )
 from pretrain.distributed import World
+from pretrain.labelled import LabelledImages, evaluation_transform, take_fraction
 from pretrain.readers import open_reader
 
 
@@ -112,6 +114,23 @@ def test_tar_read_before_workers_start(folder):
     alone, shared = (list(train_loader(data, 4, workers, World(), pin_memory=False)) for workers in (0, 2))
     for a, b in zip(alone, shared, strict=True):
         assert torch.equal(a.image, b.image) and (b.unreadable < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform"),
+    [
+        (ImageDataset, train_transform((32, 32), 3)),
+        (ImageDataset, eval_transform((32, 32), 3)),
+        (LabelledImages, evaluation_transform((32, 32), 3)),
+        *((LabelledImages, finetune_transform((32, 32), 3, p)) for p in ("rand-m9-mstd0.5-inc1", "augmix", "3a", "v0")),
+    ],
+)
+def test_workers_need_not_be_forked(folder, kind, transform):
+    """Where they are spawned they get a pickled copy of the data set."""
+    extra = {"noise_size": 4} if kind is ImageDataset else {}
+    data = kind(take_fraction(open_reader(str(folder)), 1.0, 0), transform, seed=0, mode="RGB", **extra)
+    for ours, expected in zip(pickle.loads(pickle.dumps(data))[1, 3], data[1, 3], strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_corrupt_images_are_replaced_counted_and_named(folder):
