@@ -57,9 +57,28 @@ def test_step_is_that_of_plain_pytorch(amp_dtype):
 def test_a_loss_that_is_not_finite_stops_before_the_weights():
     trainer = make_trainer(torch.full((8, 4), torch.nan))
     before = trainer.model.linear.weight.clone()
-    with pytest.raises(SystemExit, match=r"Loss became infinite or NaN at iteration=0! .* continue .* with --resume"):
+    message = r"infinite or NaN at iteration 0 \(on process 0: loss_a nan, loss_b nan\)\. .* continue .* with --resume"
+    with pytest.raises(UserError, match=message):
         step(trainer)
     assert torch.equal(trainer.model.linear.weight, before)
+
+
+@pytest.mark.parametrize("elsewhere", [math.nan, math.inf, 1.0])
+def test_every_process_stops_at_the_loss_of_any(monkeypatch, caplog, elsewhere):
+    monkeypatch.setattr("convmae_det.trainer.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("convmae_det.trainer.distributed.all_reduce", lambda total: total.add_(elsewhere))
+    trainer = make_trainer(torch.randn(8, 4))
+    before = trainer.model.linear.weight.clone()
+    trainer._write_metrics = Mock()  # would wait for the other process
+    if math.isfinite(elsewhere):
+        trainer.train(0, 1)
+        assert not torch.equal(trainer.model.linear.weight, before)
+        return
+    with pytest.raises(UserError, match="The loss became infinite or NaN at iteration 0"):
+        trainer.train(0, 1)
+    assert torch.equal(trainer.model.linear.weight, before)
+    (logged,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert logged.getMessage().startswith("Training stopped: The loss became infinite or NaN") and not logged.exc_info
 
 
 def test_a_mistake_in_the_middle_is_logged_without_a_traceback(caplog):
@@ -103,7 +122,7 @@ def test_scalars_of_the_model_are_averaged():
 def test_one_micro_batch_that_is_not_finite_stops_before_the_weights():
     trainer = make_trainer(torch.randn(2, 4), torch.full((2, 4), math.inf), torch.randn(2, 4))
     before = trainer.model.linear.weight.clone()
-    with pytest.raises(SystemExit, match="Loss became infinite or NaN at iteration=0!"):
+    with pytest.raises(UserError, match="The loss became infinite or NaN at iteration 0"):
         step(trainer)
     assert torch.equal(trainer.model.linear.weight, before)
 
