@@ -44,7 +44,7 @@ def build_model(config: str) -> nn.Module:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_user_error(ValueError):
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
         target = Target(args.to or "detection")

@@ -81,13 +81,22 @@ def test_every_process_stops_at_the_loss_of_any(monkeypatch, caplog, elsewhere):
     assert logged.getMessage().startswith("Training stopped: The loss became infinite or NaN") and not logged.exc_info
 
 
-def test_a_mistake_in_the_middle_is_logged_without_a_traceback(caplog):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            UserError("Caught UserError in worker process 0.\nTraceback (most recent call last):\nx: 1.png is torn."),
+            "1.png is torn.",
+        ),
+        (OSError("model.pth could not be written: no space"), "model.pth could not be written: no space"),
+    ],
+)
+def test_a_mistake_in_the_middle_is_logged_without_a_traceback(caplog, error, message):
     trainer = make_trainer()
-    message = "Caught UserError in DataLoader worker process 0.\nTraceback (most recent call last):\nx: 1.png is torn."
-    trainer.run_step = Mock(side_effect=UserError(message))
-    with pytest.raises(UserError):
+    trainer.run_step = Mock(side_effect=error)
+    with pytest.raises(type(error)):
         trainer.train(0, 1)
-    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["Training stopped: 1.png is torn."]
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [f"Training stopped: {message}"]
     assert not any(r.exc_info for r in caplog.records)
 
 

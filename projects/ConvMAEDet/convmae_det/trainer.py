@@ -18,9 +18,9 @@ __all__ = ["Trainer"]
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """detectron2 logs whatever ends a training with its traceback; a mistake of the user's is told in its sentence."""
+    """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
     error = record.exc_info and record.exc_info[1]
-    if isinstance(error, UserError) and not os.environ.get("SHOW_TRACEBACK"):
+    if isinstance(error, UserError | OSError) and not os.environ.get("SHOW_TRACEBACK"):
         record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
     return True
 
