@@ -4,7 +4,12 @@ import math
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+)
 from omegaconf import DictConfig
 
 __all__ = [
@@ -62,12 +67,12 @@ class WarmupOverIterations(WarmupParamScheduler):
     """A warm-up around a schedule that goes by fractions of the run, and the iterations that they are fractions of.
 
     Args:
+        scheduler, warmup_factor, warmup_length: as in :class:`detectron2.solver.WarmupParamScheduler`.
         num_updates: iterations of the run; nothing is computed from it, but :func:`fit_schedule` needs it.
-        arguments: of :class:`detectron2.solver.WarmupParamScheduler`.
     """
 
-    def __init__(self, *, num_updates: int, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, scheduler: ParamScheduler, warmup_factor: float, warmup_length: float, num_updates: int):
+        super().__init__(scheduler, warmup_factor, warmup_length)
         self.num_updates = num_updates
 
 
