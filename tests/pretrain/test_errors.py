@@ -1,7 +1,5 @@
 """What ends a command in one line."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -19,8 +17,12 @@ def test_mistakes_end_in_one_line(monkeypatch, error):
 
 
 def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("pretrain.checkpoint.open", lambda *_: Path("/dev/full").open("wb"), raising=False)
-    with pytest.raises(SystemExit, match=r"^error: .*a\.pth could not be written: .*"), exit_on_user_error():
+    with (
+        open("/dev/full", "wb") as full,
+        pytest.raises(SystemExit, match=r"^error: .*a\.pth could not be written: "),
+        exit_on_user_error(),
+    ):
+        monkeypatch.setattr("pretrain.checkpoint.open", lambda *_: full, raising=False)
         save_atomically({"model": torch.zeros(10**6)}, tmp_path / "a.pth")
     assert not list(tmp_path.iterdir())
 
