@@ -131,3 +131,11 @@ def test_a_run_terminated_before_its_evaluation_begins_with_it(tmp_path, monkeyp
     monkeypatch.undo()
     assert train(tmp_path, lambda i: evaluated.append(i) or 1.0, resume=True)[0] == 2
     assert evaluated == [1, 3, 5, 8]
+
+
+def test_all_processes_stop_at_the_signal_of_any_without_a_tensor_on_their_devices(tmp_path, monkeypatch):
+    received = iter([[False, False], [False, True]])
+    monkeypatch.setattr("convmae_det.hooks.comm.all_gather", lambda mine: next(received))
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path, lambda i: 1.0)
+    assert stop.value.code == 143 and (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
