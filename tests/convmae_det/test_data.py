@@ -90,6 +90,15 @@ def test_seeded_restores_generators():
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
+def test_the_numbers_of_a_seed_stay():
+    """They are part of the recipe: a run goes on with the same augmentations in a later version."""
+    with seeded(3, 7):
+        assert (random.random(), np.random.rand()) == (0.4133092135401061, 0.6021061499457157)
+        assert torch.rand(1, dtype=torch.float64).item() == 0.852321141369652
+    with seeded(-1, 2):  # taken as 2**64 - 1
+        assert (random.random(), np.random.rand()) == (0.35750873331866173, 0.8485348448701242)
+
+
 def test_rare_samples_come_more_often_in_each_pass():
     factors = torch.tensor([1.0, 2.0, 1.5, 3.25])
     sampler = TrainingBatchSampler(4, 1, seed=0, repeat_factors=factors)

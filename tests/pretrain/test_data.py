@@ -1,8 +1,10 @@
 """Reading images, and randomness that does not depend on who reads them."""
 
 import pickle
+import random
 import tarfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from pretrain.data import (
     StatelessSampler,
     eval_transform,
     seeded_everywhere,
+    seeded_torch,
     train_loader,
     train_transform,
 )
@@ -49,6 +52,15 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
     for other in (data[1, 3], data[0, 4], dataset(folder, seed=1)[0, 3]):
         assert not torch.equal(first.noise, other.noise)
         assert not torch.equal(first.image, other.image)
+
+
+def test_the_numbers_of_a_seed_stay():
+    """They are part of the recipe: a run goes on with the same crops in a later version."""
+    with seeded_everywhere(3, 7):
+        assert (random.random(), np.random.rand()) == (0.20156503172965556, 0.009427948887780646)
+        assert torch.rand(1, dtype=torch.float64).item() == 0.1995566689406636
+    with seeded_torch(3, 7):
+        assert torch.rand(1, dtype=torch.float64).item() == 0.1995566689406636
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
