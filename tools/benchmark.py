@@ -11,8 +11,9 @@ from pretrain.benchmark import benchmark_pretrain
 from pretrain.checkpoint import save_json
 from pretrain.distributed import check_device
 from pretrain.errors import UserError, exit_on_user_error
-from pretrain.measure import AMP, hardware
+from pretrain.measure import hardware
 from pretrain.models import MODELS
+from pretrain.precision import AMP
 
 COUNTS = ("rounds", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
