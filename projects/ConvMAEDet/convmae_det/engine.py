@@ -194,7 +194,8 @@ def compile_backbone(model: nn.Module, choice: bool | str) -> None:
     """Compiles `model.backbone` in place, so that parameters and checkpoints keep their names.
 
     The heads stay as they are: their shapes change with every image's proposals. The backbone is compiled for one shape
-    at a time, as training images are padded to one size; from the ninth shape on it runs uncompiled.
+    at a time, as most configs pad training images to one size; from the ninth shape on it runs uncompiled, which a
+    warning says of MIMDet, whose images have many sizes.
 
     Args:
         choice: a backend of `torch.compile`, True for inductor, False to compile nothing.
@@ -208,6 +209,11 @@ def compile_backbone(model: nn.Module, choice: bool | str) -> None:
     backends = torch._dynamo.list_backends()
     if backend not in (*backends, "eager", "aot_eager"):  # these two are for finding faults, and not listed
         raise UserError(f"train.compile={choice} is neither true, false, eager, aot_eager nor {', '.join(backends)}.")
+    if any(hasattr(module, "sample_ratio") for module in model.backbone.modules()):
+        logger.warning(
+            "train.compile: this backbone's images have many sizes; it is compiled for the first eight, each of which "
+            "takes a while, and runs uncompiled for all others."
+        )
     model.backbone.compile(backend=backend, dynamic=False)
 
 
