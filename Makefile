@@ -1,4 +1,6 @@
 # The two commands of the README (`make demo`, `make test`) and their parts; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,7 +20,7 @@ $(BIN)/.installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --progress-bar off --no-build-isolation -c constraints.txt -e '.[detection,dev]' | grep -v 'already satisfied' || true
+	$(BIN)/python -m pip install --progress-bar off --no-build-isolation -c constraints.txt -e '.[detection,dev]' | sed '/already satisfied/d'
 	$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps \
 		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python-version 3.10 --implementation cp --abi none --platform any --only-binary=:all: $(DETECTRON2)

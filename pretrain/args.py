@@ -33,7 +33,7 @@ Pretrain ConvMAE or FastConvMAE on a folder of images; labels are not needed.
 
 A first run, on a CPU, in about a minute:
   python -m pretrain --model convmae_convvit_tiny_patch16 --data_path IMAGES --output_dir output/tiny \\
-      --input_size 128 --batch_size 32 --epochs 3 --warmup_epochs 1 --device cpu
+      --input_size 128 --batch_size 32 --epochs 3 --warmup_epochs 1 --blr 3e-3 --device cpu
 
 Eight GPUs, the published recipe:
   torchrun --nproc_per_node=8 -m pretrain --model convmae_convvit_base_patch16 --data_path imagenet \\

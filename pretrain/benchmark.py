@@ -7,8 +7,9 @@ import torch
 
 from pretrain.autoencoder import ReconstructionLoss
 from pretrain.baselines import DenseConvMAE, MaskedAutoencoderViT
-from pretrain.measure import AMP, hardware, interleaved_times, peak_memory, saved_activation_bytes
+from pretrain.measure import hardware, interleaved_times, peak_memory, saved_activation_bytes
 from pretrain.models import build_model
+from pretrain.precision import AMP
 
 __all__ = ["benchmark_pretrain"]
 
@@ -23,7 +24,7 @@ def benchmark_pretrain(
     Args:
         name: of a model in :data:`pretrain.models.MODELS`.
         input_size: side of the images in pixels.
-        amp: a key of :data:`pretrain.measure.AMP`.
+        amp: a key of :data:`pretrain.precision.AMP`.
         rounds: passes that the medians are taken of.
         compiled: run ours through `torch.compile`.
 

@@ -87,7 +87,7 @@ def load_checkpoint(path: str | os.PathLike) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
-    if path.suffix == ".pkl":
+    if path.suffix in (".pkl", ".pyth"):  # of detectron2 and pycls
         raise ValueError(
             f"Checkpoint {path} is a pickle, which can run any code when it is opened, so it is not read. If you trust "
             "its source, open it yourself and store its tensors with torch.save or safetensors."

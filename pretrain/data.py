@@ -7,7 +7,7 @@ set: not on the number of workers or processes, nor on when a run was interrupte
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,15 @@ from torchvision.transforms import InterpolationMode
 
 from pretrain.distributed import World
 
-__all__ = ["CorruptImages", "ImageDataset", "Sample", "SeededImages", "StatelessSampler", "train_loader"]
+__all__ = [
+    "CorruptImages",
+    "ImageDataset",
+    "Sample",
+    "SeededImages",
+    "StatelessSampler",
+    "generators_seeded",
+    "train_loader",
+]
 
 MAX_REPLACEMENTS = 50
 
@@ -68,14 +76,14 @@ class CorruptImages:
 
 
 @contextmanager
-def seeded_torch(*seed: int) -> Iterator[None]:
+def torch_seeded(seed: int) -> Iterator[None]:
     """Seeds torch's generator on the CPU, and leaves it as it was.
 
     `torch.random.fork_rng` and `torch.manual_seed` do the same for every device, which takes longer than reading a
     small image.
     """
     state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
@@ -83,18 +91,28 @@ def seeded_torch(*seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def seeded_everywhere(*seed: int) -> Iterator[None]:
-    """Seeds Python's and numpy's generators too, which timm's augmentation draws from, and leaves all as they were."""
-    numpy_seed, python_seed = np.random.SeedSequence([*seed, 1]).generate_state(2)
+def generators_seeded(python_seed: int, numpy_seed: int, torch_seed: int) -> Iterator[None]:
+    """Seeds Python's, NumPy's and torch's generators on the CPU, and leaves all as they were."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    np.random.seed(numpy_seed)
     random.seed(int(python_seed))
+    np.random.seed(numpy_seed)
     try:
-        with seeded_torch(*seed):
+        with torch_seeded(int(torch_seed)):
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def seeded_torch(*seed: int) -> AbstractContextManager[None]:
+    """:func:`torch_seeded` from several numbers."""
+    return torch_seeded(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+
+
+def seeded_everywhere(*seed: int) -> AbstractContextManager[None]:
+    """:func:`generators_seeded` from several numbers: timm's augmentation draws from all of them."""
+    numpy_seed, python_seed = np.random.SeedSequence([*seed, 1]).generate_state(2)
+    return generators_seeded(python_seed, numpy_seed, np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
 
 
 class SeededImages(Dataset):
@@ -221,19 +239,25 @@ def train_transform(img_size: tuple[int, int], in_chans: int, crop_min: float = 
 
 def eval_transform(img_size: tuple[int, int], in_chans: int) -> Callable:
     """The largest centre of the image that has the right proportions, resized."""
-
-    def crop(image: Image.Image) -> Image.Image:
-        scale = min(image.height / img_size[0], image.width / img_size[1])
-        return transforms.functional.center_crop(image, [round(side * scale) for side in img_size])
-
     return transforms.Compose(
         [
-            crop,
+            LargestCentre(img_size),
             transforms.Resize(img_size, interpolation=InterpolationMode.BICUBIC),
             transforms.ToTensor(),
             transforms.Normalize(*normalisation(in_chans)),
         ]
     )
+
+
+class LargestCentre:
+    """Crops an image to its largest centre with the proportions of `size`, height and width."""
+
+    def __init__(self, size: tuple[int, int]):
+        self.size = size
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        scale = min(image.height / self.size[0], image.width / self.size[1])
+        return transforms.functional.center_crop(image, [round(side * scale) for side in self.size])
 
 
 def image_mode(in_chans: int) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ["World", "in_world"]
+from pretrain.errors import UserError
+
+__all__ = ["World", "check_device", "in_world"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ class World:
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+def check_device(device: str) -> None:
+    """Raises UserError unless tensors can be made on a device such as "cuda:1" or "cpu"."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        reason = str(e).strip().splitlines()[0] if str(e) else type(e).__name__
+        raise UserError(f"Device {device} cannot be used: {reason} Leave it out, or name cpu.") from e
 
 
 def join_world(device: str) -> tuple[World, torch.device]:

@@ -9,9 +9,6 @@ from contextlib import contextmanager
 __all__ = ["NonFiniteError", "UserError", "exit_on_user_error", "message_of", "run_command"]
 
 
-FILE_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
-
-
 class UserError(ValueError):
     """A mistake of the caller; the message names the offending value and the way out."""
 
@@ -31,13 +28,13 @@ def run_command(command: Callable[[], None]) -> None:
 def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
     """Turns a mistake into one line on stderr and exit code 1.
 
-    Mistakes are a :class:`UserError`, a file that is missing, must not be read or is where a folder should be, and what
-    a program adds in `others`.
+    Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
+    full disk, a host that is not there), and what a program adds in `others`.
     With the environment variable `SHOW_TRACEBACK` set they are raised as they are.
     """
     try:
         yield
-    except (UserError, *FILE_ERRORS, *others) as e:
+    except (UserError, OSError, *others) as e:
         if os.environ.get("SHOW_TRACEBACK"):
             raise
         sys.exit(f"error: {message_of(e)}")

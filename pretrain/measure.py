@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 
 __all__ = [
-    "AMP",
     "MemoryLimitExceeded",
     "hardware",
     "interleaved_times",
@@ -16,9 +15,6 @@ __all__ = [
     "saved_activation_bytes",
     "synchronize",
 ]
-
-# Precisions of autocast by their names on the command line
-AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class MemoryLimitExceeded(MemoryError):

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-__all__ = ["Precision", "default_amp"]
+__all__ = ["AMP", "Precision", "default_amp"]
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+"""Precisions of autocast by their names on the command line."""
 
 
 def default_amp(device: torch.device) -> str:
@@ -25,8 +26,8 @@ class Precision:
     """
 
     def __init__(self, amp: str, device: torch.device, model: nn.Module, fp32_decoder: bool = False):
-        if amp not in DTYPES:
-            raise ValueError(f"--amp must be one of {', '.join(DTYPES)}, got {amp!r}.")
+        if amp not in AMP:
+            raise ValueError(f"--amp must be one of {', '.join(AMP)}, got {amp!r}.")
         self.device, self.model = device, model
         self.rungs = [(amp, fp32_decoder)]
         if amp != "off" and hasattr(model, "fp32_decoder"):
@@ -54,7 +55,7 @@ class Precision:
         return {"off": "fp32"}.get(amp, amp + (" with an fp32 decoder" if fp32_decoder else ""))
 
     def autocast(self) -> torch.autocast:
-        dtype = DTYPES[self.rungs[self.level][0]]
+        dtype = AMP[self.rungs[self.level][0]]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def state_dict(self) -> dict:

@@ -21,12 +21,12 @@ def _letter(name: str) -> str:
     return size if size == "tiny" else size[0].upper()
 
 
-# ViT: arXiv:2010.11929, table 1, and DeiT's S.
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norm has beside the weights and biases that LayerNorm has, too."""
 
 _VARIANTS = {
     **{(config["embed_dim"], config["depth"]): _letter(name) for name, config in SIZES.items()},
+    # ViT: arXiv:2010.11929, table 1, and DeiT's S.
     ((384,), (12,)): "S",
     ((768,), (12,)): "B",
     ((1024,), (24,)): "L",

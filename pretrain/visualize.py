@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the masks [0]")
     args = parser.parse_args(argv)
     output = Path(args.output)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_user_error(ValueError):
         if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
             raise ValueError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)

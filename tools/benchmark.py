@@ -9,10 +9,13 @@ import torch
 
 from pretrain.benchmark import benchmark_pretrain
 from pretrain.checkpoint import save_json
+from pretrain.distributed import check_device
 from pretrain.errors import UserError, exit_on_user_error
-from pretrain.measure import AMP, hardware
+from pretrain.measure import hardware
 from pretrain.models import MODELS
+from pretrain.precision import AMP
 
+COUNTS = ("rounds", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
 
@@ -105,9 +108,12 @@ def main() -> None:
     add_pretrain_parser(subcommands)
     add_detect_parser(subcommands)
     args = parser.parse_args()
-    with exit_on_user_error():
-        if args.rounds < 1:
-            raise UserError(f"--rounds {args.rounds} measures nothing; give 1 or more.")
+    with exit_on_user_error(ValueError):
+        for name in COUNTS:
+            given = getattr(args, name, None)
+            if any(n < 1 for n in (given if isinstance(given, list) else [given]) if n is not None):
+                raise UserError(f"--{name} must be at least 1, got {given}.")
+        check_device(args.device)
         if args.threads:
             torch.set_num_threads(args.threads)
         args.run(args)

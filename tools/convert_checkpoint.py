@@ -30,26 +30,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build_model(config: str) -> nn.Module:
+def model_of(config: str) -> nn.Module:
     """The model of a LazyConfig; the only place that needs detectron2."""
     try:
-        from detectron2.config import LazyConfig, instantiate
+        from convmae_det.config import build_model, read_config
     except ModuleNotFoundError as e:
         raise ValueError(f"--config needs detectron2 ({e}); without it, leave --config out.") from e
-    cfg = LazyConfig.load(config)
+    cfg = read_config(config)
     if "model" not in cfg:
         raise ValueError(f"Config {config} defines no model; give the LazyConfig of a detector or segmentation model.")
-    return instantiate(cfg.model)
+    return build_model(cfg)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_user_error(ValueError):
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
         target = Target(args.to or "detection")
         if args.config:
-            model = build_model(args.config)
+            model = model_of(args.config)
             shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
             target = Target(args.to) if args.to else target_for(shapes)
             state, report = convert(checkpoint, target, shapes)

@@ -1,8 +1,13 @@
 """What `train.init_checkpoint` takes, and what it refuses."""
 
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.utils.file_io import PathHandler, PathManager
 from shapes import CONFIG, REPO, SMALL
 from torch import nn
 
@@ -49,13 +54,79 @@ def test_detector_file_is_loaded_whole(detector, tmp_path, suffix):
     assert all(torch.equal(t, expected[name]) for name, t in detector.state_dict().items())
 
 
-def test_another_number_of_classes(detector, tmp_path):
-    state = detector.state_dict()
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_another_number_of_classes(detector, tmp_path, suffix):
+    path, state = str(tmp_path / f"coco{suffix}"), detector.state_dict()
     state["roi_heads.box_predictor.cls_score.weight"] = torch.zeros(81, 256)
-    torch.save({"model": state}, tmp_path / "coco.pth")
-    load_weights(detector, str(tmp_path / "coco.pth"), strict=False)
+    state["backbone.net.pos_embed"] = torch.ones_like(state["backbone.net.pos_embed"])
+    save_weights(state, path)
+    load_weights(detector, path, strict=False)
+    assert (detector.backbone.net.pos_embed == 1).all()
     with pytest.raises(UserError, match=r"0 of \d+ weights are missing and 1 have another shape"):
-        load_weights(detector, str(tmp_path / "coco.pth"), strict=True)
+        load_weights(detector, path, strict=True)
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pyth", ".pth"])
+@pytest.mark.parametrize("path", ["{file}", "{file}?matching_heuristics=True"])
+def test_no_code_of_a_file_is_run(detector, tmp_path, suffix, path):
+    marker, file = tmp_path / "run", tmp_path / f"evil{suffix}"
+    file.write_bytes(pickle.dumps({"model": Malicious(marker)}, protocol=2))
+    with pytest.raises(UserError, match=r"^train.init_checkpoint: Checkpoint .* (can run any code|read safely)"):
+        load_weights(detector, path.format(file=file), strict=False)
+    assert not marker.exists()
+
+
+def test_a_run_is_not_continued_from_a_pickle(tmp_path):
+    (tmp_path / "model_0000001.pkl").write_bytes(pickle.dumps({"model": Malicious(tmp_path / "run")}))
+    with pytest.raises(ValueError, match="can run any code"):
+        RunCheckpointer(nn.Linear(1, 1), str(tmp_path)).load(str(tmp_path / "model_0000001.pkl"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def model_zoo(tmp_path):
+    """Files as `zoo://NAME`, as `detectron2://` has them."""
+
+    class Zoo(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["zoo://"]
+
+        def _get_local_path(self, path, **_):
+            return str(tmp_path / path.removeprefix("zoo://"))
+
+    PathManager.register_handler(Zoo(), allow_override=True)
+    return tmp_path
+
+
+def test_files_of_a_model_zoo(detector, model_zoo):
+    """ViTDet's config names MAE's file so; detectron2 finds the place of each name by its ending."""
+    trunk = {name: torch.full_like(t, 0.5) for name, t in detector.backbone.net.state_dict().items()}
+    torch.save({"model": trunk}, model_zoo / "mae.pth")
+    load_weights(detector, "zoo://mae.pth?matching_heuristics=True", strict=False)
+    assert all((t == 0.5).all() for t in detector.backbone.net.state_dict().values())
+    with pytest.raises(FileNotFoundError, match=r"train.init_checkpoint: Checkpoint zoo://none\.pth does not exist"):
+        load_weights(detector, "zoo://none.pth", strict=False)
+    (model_zoo / "mask_rcnn.pkl").write_bytes(pickle.dumps({"model": Malicious(model_zoo / "run")}))
+    with pytest.raises(UserError, match="can run any code"):
+        load_weights(detector, "zoo://mask_rcnn.pkl", strict=False)
+    assert not (model_zoo / "run").exists()
+
+
+def test_what_cannot_be_fetched(detector, model_zoo, monkeypatch):
+    def refuse(*_):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(PathManager, "get_local_path", refuse)
+    with pytest.raises(UserError, match=r"zoo://mae\.pth cannot be read: .*no route to host"):
+        load_weights(detector, "zoo://mae.pth", strict=False)
 
 
 def test_what_cannot_be_loaded(detector, tmp_path):

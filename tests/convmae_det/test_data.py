@@ -1,6 +1,7 @@
 """The training loader gives the same batches wherever a run begins, however many workers read them."""
 
 import itertools
+import pickle
 import random
 
 import numpy as np
@@ -29,6 +30,13 @@ def test_resumes_in_place(workers, grouping):
     resumed = build_train_loader(DICTS, **arguments, num_workers=workers)
     resumed.batch_sampler.start = 7
     assert take(resumed, 5) == uninterrupted[7:]
+
+
+def test_workers_need_not_be_forked():
+    """Where they are spawned, they get pickled copies of what a loader is made of."""
+    loader = build_train_loader(DICTS, mapper=lambda d: d, total_batch_size=2)
+    spawned = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn)))[0]
+    assert spawned[3, 0] == loader.dataset[3, 0]
 
 
 def test_each_pass_is_a_new_shuffle_of_all_samples():
@@ -80,6 +88,15 @@ def test_seeded_restores_generators():
         assert augment({}) != first
     assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_the_numbers_of_a_seed_stay():
+    """They are part of the recipe: a run goes on with the same augmentations in a later version."""
+    with seeded(3, 7):
+        assert (random.random(), np.random.rand()) == (0.4133092135401061, 0.6021061499457157)
+        assert torch.rand(1, dtype=torch.float64).item() == 0.852321141369652
+    with seeded(-1, 2):  # taken as 2**64 - 1
+        assert (random.random(), np.random.rand()) == (0.35750873331866173, 0.8485348448701242)
 
 
 def test_rare_samples_come_more_often_in_each_pass():

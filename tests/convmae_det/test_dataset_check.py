@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 from PIL import Image
 
 from convmae_det.dataset_check import check_coco_json
@@ -91,3 +92,21 @@ def test_damaged_image(check, tmp_path):
     (tmp_path / "2.png").write_text("no image")
     (fault,) = check().faults
     assert "1 image files that cannot be read (2.png)" in fault
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_photos_are_checked_as_they_are_read(check, tmp_path, orientation):
+    """Photos on their side are turned upright when they are read; the check must accept what the loader does."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (20, 10)).save(tmp_path / "photo.jpg", exif=exif)
+    for width, height in ((20, 10), (10, 20)):
+        record = {"file_name": str(tmp_path / "photo.jpg"), "width": width, "height": height}
+        report = check(lambda c, record=record: c["images"][1].update(record))
+        try:
+            check_image_size(record, read_image(record["file_name"]))
+        except SizeMismatchError:
+            (fault,) = report.faults
+            assert f"photo.jpg is {height}x{width}, not {width}x{height}" in fault
+        else:
+            assert not report.faults

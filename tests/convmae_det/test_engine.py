@@ -64,6 +64,15 @@ def test_false_compiles_nothing_and_an_unknown_backend_is_an_error():
         compile_backbone(model, "fast")
 
 
+def test_backbones_for_images_of_many_sizes_are_warned_of(caplog):
+    model = make_model()
+    compile_backbone(model, "eager")
+    assert not caplog.records
+    model.backbone.net.sample_ratio = 0.5
+    compile_backbone(model, "eager")
+    assert "this backbone's images have many sizes" in caplog.text
+
+
 def test_a_metric_that_is_never_measured_is_told(monkeypatch, caplog):
     monkeypatch.setattr(engine, "evaluate", lambda cfg, model: {"bbox": {"AP": 1.0}})
     for metric, told in (("bbox/AP", False), ("bbox/ap", True)):

@@ -6,7 +6,7 @@ from detectron2.config import instantiate
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from convmae_det.schedule import fit_schedule, multistep_schedule
+from convmae_det.schedule import cosine_schedule, fit_schedule, linear_schedule, multistep_schedule
 
 
 def test_fitted_schedule_is_the_one_written_for_that_length():
@@ -32,6 +32,18 @@ def test_runs_too_short_for_their_milestones_still_decay_where_they_can(max_iter
     fit_schedule(schedule, max_iter)
     multiplier = instantiate(schedule)
     assert [round(multiplier(where), 4) for where in (0.5, 0.9, 0.97)] == [1.0, 0.1, 0.01]
+
+
+@pytest.mark.parametrize("make", [linear_schedule, cosine_schedule])
+@pytest.mark.parametrize(("max_iter", "warmup"), [(16_000, 1500), (320_000, 1500), (5000, 500)])
+def test_smooth_schedules_keep_the_iterations_of_their_warm_up(make, max_iter, warmup):
+    schedule = make(160_000, warmup_iter=1500)
+    for _ in range(2):  # fitting twice changes nothing
+        fit_schedule(schedule, max_iter)
+        assert schedule.num_updates == max_iter and schedule.warmup_length * max_iter == pytest.approx(warmup)
+    multiplier, expected = instantiate(schedule), instantiate(make(max_iter, warmup_iter=warmup))
+    for where in (0.0, 0.05, 0.5, 1.0):
+        assert multiplier(where) == pytest.approx(expected(where))
 
 
 def test_a_schedule_without_iterations_stays():

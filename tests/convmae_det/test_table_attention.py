@@ -106,3 +106,9 @@ def test_blocks_share_the_table_after_a_deepcopy():
     twin = copy.deepcopy(net)
     assert len(list(twin.parameters())) == 9
     assert all(block._shared_table[0] is twin.table for block in twin.blocks)
+
+
+def test_the_index_of_a_large_grid_takes_no_memory_of_the_device():
+    state = RelPosBiasTable(4, HEADS).to("meta").state_dict()
+    assert state["relative_position_bias_table"].device.type == "meta"
+    assert state["relative_position_index"].device.type == "cpu"

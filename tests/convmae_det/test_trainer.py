@@ -57,18 +57,46 @@ def test_step_is_that_of_plain_pytorch(amp_dtype):
 def test_a_loss_that_is_not_finite_stops_before_the_weights():
     trainer = make_trainer(torch.full((8, 4), torch.nan))
     before = trainer.model.linear.weight.clone()
-    with pytest.raises(SystemExit, match=r"Loss became infinite or NaN at iteration=0! .* continue .* with --resume"):
+    message = r"infinite or NaN at iteration 0 \(on process 0: loss_a nan, loss_b nan\)\. .* continue .* with --resume"
+    with pytest.raises(UserError, match=message):
         step(trainer)
     assert torch.equal(trainer.model.linear.weight, before)
 
 
-def test_a_mistake_in_the_middle_is_logged_without_a_traceback(caplog):
-    trainer = make_trainer()
-    message = "Caught UserError in DataLoader worker process 0.\nTraceback (most recent call last):\nx: 1.png is torn."
-    trainer.run_step = Mock(side_effect=UserError(message))
-    with pytest.raises(UserError):
+@pytest.mark.parametrize("elsewhere", [math.nan, math.inf, 1.0])
+def test_every_process_stops_at_the_loss_of_any(monkeypatch, caplog, elsewhere):
+    monkeypatch.setattr("convmae_det.trainer.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("convmae_det.trainer.distributed.all_reduce", lambda total: total.add_(elsewhere))
+    trainer = make_trainer(torch.randn(8, 4))
+    before = trainer.model.linear.weight.clone()
+    trainer._write_metrics = Mock()  # would wait for the other process
+    if math.isfinite(elsewhere):
         trainer.train(0, 1)
-    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["Training stopped: 1.png is torn."]
+        assert not torch.equal(trainer.model.linear.weight, before)
+        return
+    with pytest.raises(UserError, match="The loss became infinite or NaN at iteration 0"):
+        trainer.train(0, 1)
+    assert torch.equal(trainer.model.linear.weight, before)
+    (logged,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert logged.getMessage().startswith("Training stopped: The loss became infinite or NaN") and not logged.exc_info
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            UserError("Caught UserError in worker process 0.\nTraceback (most recent call last):\nx: 1.png is torn."),
+            "1.png is torn.",
+        ),
+        (OSError("model.pth could not be written: no space"), "model.pth could not be written: no space"),
+    ],
+)
+def test_a_mistake_in_the_middle_is_logged_without_a_traceback(caplog, error, message):
+    trainer = make_trainer()
+    trainer.run_step = Mock(side_effect=error)
+    with pytest.raises(type(error)):
+        trainer.train(0, 1)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [f"Training stopped: {message}"]
     assert not any(r.exc_info for r in caplog.records)
 
 
@@ -103,7 +131,7 @@ def test_scalars_of_the_model_are_averaged():
 def test_one_micro_batch_that_is_not_finite_stops_before_the_weights():
     trainer = make_trainer(torch.randn(2, 4), torch.full((2, 4), math.inf), torch.randn(2, 4))
     before = trainer.model.linear.weight.clone()
-    with pytest.raises(SystemExit, match="Loss became infinite or NaN at iteration=0!"):
+    with pytest.raises(UserError, match="The loss became infinite or NaN at iteration 0"):
         step(trainer)
     assert torch.equal(trainer.model.linear.weight, before)
 

@@ -1,6 +1,7 @@
 """The training loader of the ADE20K recipe goes on in place, and its samples are as they should be."""
 
 import itertools
+import pickle
 
 import numpy as np
 import torch
@@ -31,6 +32,12 @@ def test_goes_on_in_place(tmp_path):
         for a, b in zip(ours, expected, strict=True):
             assert a["file_name"] == b["file_name"]
             assert torch.equal(a["image"], b["image"]) and torch.equal(a["sem_seg"], b["sem_seg"])
+
+
+def test_workers_need_not_be_forked(tmp_path):
+    train = loader(tmp_path)
+    spawned = pickle.loads(pickle.dumps((train.dataset, train.collate_fn, train.worker_init_fn)))[0]
+    assert torch.equal(spawned[0, 1]["image"], train.dataset[0, 1]["image"])
 
 
 def test_samples(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from parity import REPO
 from shapes import environment
 from torch import nn
-from two_processes import EMPTY, SHAPES
+from two_processes import EMPTY, SHAPES, make_regions
 
 from convmae_det.norms import grid_batch_norm
 
@@ -30,7 +30,7 @@ def processes(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 
-def test_gloo_sync_batch_norm_counts_every_value_the_same(processes):
+def test_plain_sync_batch_norm_counts_every_value_the_same(processes):
     torch.manual_seed(0)
     maps, weights = ([torch.randn(shape) for shape in SHAPES] for _ in range(2))
     # (B, C, H, W) of all processes -> (1, C, 1, all values)
@@ -44,6 +44,19 @@ def test_gloo_sync_batch_norm_counts_every_value_the_same(processes):
     for process in processes:
         torch.testing.assert_close(process["norm"]["running_mean"], norm.running_mean)
         torch.testing.assert_close(process["norm"]["running_var"], norm.running_var)
+
+
+def test_heads_in_bfloat16_have_statistics_in_float32(processes):
+    norm = nn.BatchNorm2d(3)
+    expected = norm(torch.cat(make_regions()).float())
+    actual = torch.cat([p["head_norm"]["out"] for p in processes])
+    assert actual.dtype is torch.bfloat16
+    torch.testing.assert_close(actual.float(), expected.detach(), atol=0.02, rtol=0.01)
+    for statistics in (p["head_norm"] for p in processes):
+        torch.testing.assert_close(statistics["running_mean"], norm.running_mean)
+        torch.testing.assert_close(statistics["running_var"], norm.running_var)
+        assert torch.equal(statistics["later_mean"], statistics["running_mean"])
+        assert torch.equal(statistics["later_var"], statistics["running_var"])
 
 
 def test_batch_norm_of_channels_last_grids():

@@ -1,7 +1,10 @@
 """Reading images, and randomness that does not depend on who reads them."""
 
+import pickle
+import random
 import tarfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,10 +16,12 @@ from pretrain.data import (
     StatelessSampler,
     eval_transform,
     seeded_everywhere,
+    seeded_torch,
     train_loader,
     train_transform,
 )
 from pretrain.distributed import World
+from pretrain.labelled import LabelledImages, evaluation_transform, take_fraction
 from pretrain.readers import open_reader
 
 
@@ -47,6 +52,15 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(folder):
     for other in (data[1, 3], data[0, 4], dataset(folder, seed=1)[0, 3]):
         assert not torch.equal(first.noise, other.noise)
         assert not torch.equal(first.image, other.image)
+
+
+def test_the_numbers_of_a_seed_stay():
+    """They are part of the recipe: a run goes on with the same crops in a later version."""
+    with seeded_everywhere(3, 7):
+        assert (random.random(), np.random.rand()) == (0.20156503172965556, 0.009427948887780646)
+        assert torch.rand(1, dtype=torch.float64).item() == 0.1995566689406636
+    with seeded_torch(3, 7):
+        assert torch.rand(1, dtype=torch.float64).item() == 0.1995566689406636
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -112,6 +126,23 @@ def test_tar_read_before_workers_start(folder):
     alone, shared = (list(train_loader(data, 4, workers, World(), pin_memory=False)) for workers in (0, 2))
     for a, b in zip(alone, shared, strict=True):
         assert torch.equal(a.image, b.image) and (b.unreadable < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform"),
+    [
+        (ImageDataset, train_transform((32, 32), 3)),
+        (ImageDataset, eval_transform((32, 32), 3)),
+        (LabelledImages, evaluation_transform((32, 32), 3)),
+        *((LabelledImages, finetune_transform((32, 32), 3, p)) for p in ("rand-m9-mstd0.5-inc1", "augmix", "3a", "v0")),
+    ],
+)
+def test_workers_need_not_be_forked(folder, kind, transform):
+    """Where they are spawned they get a pickled copy of the data set."""
+    extra = {"noise_size": 4} if kind is ImageDataset else {}
+    data = kind(take_fraction(open_reader(str(folder)), 1.0, 0), transform, seed=0, mode="RGB", **extra)
+    for ours, expected in zip(pickle.loads(pickle.dumps(data))[1, 3], data[1, 3], strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_corrupt_images_are_replaced_counted_and_named(folder):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ShapeSpec, get_norm
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -13,24 +13,42 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from convmae_det.config import load_config
-from convmae_det.norms import GlooSyncBatchNorm
+from convmae_det.norms import PlainSyncBatchNorm
 
 CONFIG = "projects/MIMDet/configs/COCO/mimdet_vit_base_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x.py"
 TINY = dict(img_size=64, embed_dim=16, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
 SHAPES = ((2, 3, 4, 6), (1, 3, 8, 2))
+REGIONS = (2, 1)
+"""Regions that the heads of each process get."""
+
 EMPTY = 1
 """The process whose images have no objects: its mask head gets no input."""
 
 
 def norm_step(rank: int) -> dict[str, torch.Tensor]:
-    """A GlooSyncBatchNorm on maps of another size in each process."""
+    """A PlainSyncBatchNorm on maps of another size in each process."""
     torch.manual_seed(0)
     maps, weights = ([torch.randn(shape) for shape in SHAPES] for _ in range(2))
-    norm = GlooSyncBatchNorm(3)
+    norm = PlainSyncBatchNorm(3)
     x = maps[rank].requires_grad_()
     out = norm(x)
     (out * weights[rank]).sum().backward()
     return {"out": out.detach(), "grad": x.grad, "running_mean": norm.running_mean, "running_var": norm.running_var}
+
+
+def make_regions() -> list[torch.Tensor]:
+    """For each process bfloat16 maps `(B, 3, 4, 4)` whose values are far from 0 for how little they differ."""
+    generator = torch.Generator().manual_seed(0)
+    return [(3 + 0.1 * torch.randn(count, 3, 4, 4, generator=generator)).bfloat16() for count in REGIONS]
+
+
+def head_norm_step(rank: int) -> dict[str, torch.Tensor]:
+    """The mask head's norm in bfloat16, on regions and then on none in either process."""
+    norm = get_norm(load_config(CONFIG, []).model.roi_heads.mask_head.conv_norm, 3)
+    out = norm(make_regions()[rank])
+    running = {"running_mean": norm.running_mean.clone(), "running_var": norm.running_var.clone()}
+    norm(torch.zeros(0, 3, 4, 4))
+    return {"out": out.detach(), **running, "later_mean": norm.running_mean, "later_var": norm.running_var}
 
 
 def make_batch(rank: int) -> list[dict]:
@@ -72,5 +90,6 @@ if __name__ == "__main__":
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     comm.create_local_process_group(2)
-    torch.save({"norm": norm_step(rank), "detector": detector_step(rank)}, folder / f"{rank}.pth")
+    steps = {"norm": norm_step, "head_norm": head_norm_step, "detector": detector_step}
+    torch.save({name: step(rank) for name, step in steps.items()}, folder / f"{rank}.pth")
     distributed.destroy_process_group()

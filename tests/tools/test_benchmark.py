@@ -1,9 +1,11 @@
 """The benchmark command, and that it counts what it says."""
 
 import os
+import runpy
 import subprocess
 import sys
 
+import pytest
 import torch
 from parity import REPO
 from torch import nn
@@ -20,6 +22,22 @@ def test_pretrain_benchmark_reports_all_rows():
     assert rows == ["", "---", "dense, as published", "ours", "MAE ViT-B"]
     deviation = float(result.stdout.split("deviation of ours from dense: ")[1].split()[0])
     assert deviation < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input_size", "100"], "Image size 100x100 is not divisible by the total stride 16"),
+        (["--batch_size", "0"], "--batch_size must be at least 1, got 0."),
+        (["--device", "nonsense"], "Device nonsense cannot be used"),
+        (["--device", "cuda:99"], "Device cuda:99 cannot be used"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(monkeypatch, flags, message):
+    command = ["benchmark.py", "pretrain", "--model", "convmae_convvit_tiny_patch16", "--batch_size", "1", *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        runpy.run_path(str(REPO / "tools" / "benchmark.py"), run_name="__main__")
 
 
 def test_saved_activations_count_each_storage_once_and_no_weights():

@@ -108,6 +108,7 @@ def failing_inputs(tmp_path, convmae, reference_names):
     (tmp_path / "model.pkl").write_bytes(b"\x80\x04.")
     torch.save({"model": mae_vit(reference_names["mask_rcnn_vitdet_b"])}, tmp_path / "mae.pth")
     config = write_config(tmp_path, embed_dim=36)
+    (tmp_path / "broken.py").write_text("model = (")
     output = tmp_path / "out" / "detection.pth"
     return [
         ((tmp_path / "truncated.pth", output), "is damaged"),
@@ -118,6 +119,7 @@ def failing_inputs(tmp_path, convmae, reference_names):
         ((tmp_path / "mae.pth", output, "--config", config), "does not fit the model: the model has no"),
         ((tmp_path / "mae.pth", output, "--to", "classifier"), "plain ViT"),
         ((convmae, output, "--config", tmp_path / "no_config.py"), "no_config.py"),
+        ((convmae, output, "--config", tmp_path / "broken.py"), "broken.py cannot be loaded: SyntaxError"),
         ((convmae, tmp_path / "nowhere" / "x.pth"), "there is no directory"),
         ((convmae, "/proc/x.pth"), "/proc/x.pth"),
         ((convmae, output.with_suffix(".ckpt")), "must end in .pth or .safetensors"),

@@ -19,7 +19,6 @@ from convmae_det.baselines import with_dense_backbone
 from convmae_det.synthetic import synthetic_batch
 from pretrain.errors import UserError
 from pretrain.measure import (
-    AMP,
     MemoryLimitExceeded,
     interleaved_times,
     largest_batch,
@@ -27,6 +26,7 @@ from pretrain.measure import (
     saved_activation_bytes,
     synchronize,
 )
+from pretrain.precision import AMP
 
 __all__ = ["MODES", "PARTS", "Case", "build_detector", "find_batch", "measure", "table"]
 
@@ -46,7 +46,7 @@ class Case:
         mode: `train` (forward + backward) or `inference`.
         size: side of the square images in pixels.
         batch_size: images.
-        amp: a key of :data:`pretrain.measure.AMP`.
+        amp: a key of :data:`pretrain.precision.AMP`.
         act_checkpoint: measure ours with activation checkpointing too, in training.
     """
 

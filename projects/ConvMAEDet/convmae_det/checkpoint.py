@@ -1,6 +1,7 @@
 """Checkpoints of detection runs: written whole or not at all, read without running code, and never half matched."""
 
 import logging
+import os
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -54,6 +55,11 @@ class RunCheckpointer(DetectionCheckpointer):
         with replacing(tag) as temporary:
             temporary.write_text(last_filename_basename)
 
+    def _load_file(self, filename: str) -> dict:
+        # detectron2 unpickles files of these suffixes; reading them as all others says why they are not read.
+        unpickled = filename.endswith((".pkl", ".pyth"))
+        return self._torch_load(filename) if unpickled else super()._load_file(filename)
+
     def _torch_load(self, f: str) -> dict:
         return load_checkpoint(f)
 
@@ -100,10 +106,12 @@ def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "tr
         raise
     except ValueError as e:
         raise UserError(f"{source}: {e}") from e
+    except OSError as e:
+        raise UserError(f"{source}: {path} cannot be read: {e}") from e
 
 
 def _is_for_detectron2(path: str, target: Target) -> bool:
-    """Whether detectron2 reads this itself: its model zoo by URL, and `.pth` files of detectors for detectors.
+    """Whether detectron2 matches the names itself: of URLs, as of its model zoo, and of detectors for detectors.
 
     Raises:
         ValueError: a local file that cannot be read without running code, such as a `.pkl`.
@@ -114,7 +122,7 @@ def _is_for_detectron2(path: str, target: Target) -> bool:
         return False
     content = load_checkpoint(path)
     names = content.get("model", content) if isinstance(content, dict) else ()
-    return not path.endswith(".safetensors") and any(n.removeprefix("module.").startswith("backbone.") for n in names)
+    return any(n.removeprefix("module.").startswith("backbone.") for n in names)
 
 
 def _convert_and_load(model: nn.Module, path: str, strict: bool) -> None:
@@ -134,7 +142,7 @@ def _convert_and_load(model: nn.Module, path: str, strict: bool) -> None:
 
 def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
     local = path.split("?")[0]
-    if not urlparse(path).scheme and not PathManager.isfile(local):
+    if not os.path.isfile(PathManager.get_local_path(local)):  # of a URL after it was fetched
         raise FileNotFoundError(f"Checkpoint {local} does not exist.")
     loader = _ReportingCheckpointer(model)
     loader.load(path)

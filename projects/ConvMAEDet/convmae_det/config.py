@@ -17,7 +17,7 @@ from convmae_det.custom_data import DATA_OPTIONS
 from convmae_det.recipe import DERIVED_FROM_EPOCHS
 from pretrain.errors import UserError
 
-__all__ = ["build_model", "default_train_options", "load_config"]
+__all__ = ["build_model", "default_train_options", "load_config", "read_config"]
 
 DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
 """Test-time augmentation, see :mod:`convmae_det.tta`."""
@@ -51,19 +51,12 @@ def default_train_options() -> DictConfig:
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, and applies `key=value` overrides.
+    """Reads a run's config with :func:`read_config`, fills in defaults, and applies `key=value` overrides.
 
     Raises:
         UserError: there is no such file, it cannot be read, or an override does not parse or names nothing.
     """
-    if not Path(config_file).is_file():
-        raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
-    try:
-        cfg = LazyConfig.load(config_file)
-    except UNREADABLE as e:
-        raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {e}") from e
-    if not isinstance(cfg, DictConfig) or not cfg:
-        raise UserError(f"Config file {config_file} holds no keys and values; is it a run's config.yaml?")
+    cfg = read_config(config_file)
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
     missing = [key for key in needed if cfg.get(key) is None]  # a file that was cut off may end in an empty key
     if missing:
@@ -73,6 +66,23 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     cfg.data = OmegaConf.merge(dict.fromkeys(options), cfg.get("data", {}))
     cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
     _apply_overrides(cfg, overrides)
+    return cfg
+
+
+def read_config(config_file: str) -> DictConfig:
+    """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, as it is.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    if not Path(config_file).is_file():
+        raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
+    try:
+        cfg = LazyConfig.load(config_file)
+    except UNREADABLE as e:
+        raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {e}") from e
+    if not isinstance(cfg, DictConfig) or not cfg:
+        raise UserError(f"Config file {config_file} holds no keys and values; is it a run's config.yaml?")
     return cfg
 
 

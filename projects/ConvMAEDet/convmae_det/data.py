@@ -9,7 +9,7 @@ import itertools
 import random
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pretrain.data import generators_seeded
 from pretrain.errors import UserError
 
 __all__ = ["FederatedLossWeights", "TrainingBatchSampler", "build_train_loader", "seeded"]
@@ -30,21 +31,9 @@ MAX_RETRIES = 10
 GRACE_SECONDS = 20
 
 
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
+def seeded(*key: int) -> AbstractContextManager[None]:
     """Seeds Python's, NumPy's and PyTorch's CPU generator from `key`, and puts their states back afterwards."""
-    seeds = np.random.SeedSequence([k % 2**64 for k in key]).generate_state(3)
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(int(seeds[0]))
-    np.random.seed(seeds[1])
-    # torch.manual_seed seeds every device, which takes longer than reading a small image.
-    torch.default_generator.manual_seed(int(seeds[2]))
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
+    return generators_seeded(*np.random.SeedSequence([k % 2**64 for k in key]).generate_state(3))
 
 
 class TrainingBatchSampler(Sampler):

@@ -13,12 +13,19 @@ from PIL import Image
 
 from pretrain.errors import UserError
 
-__all__ = ["DatasetReport", "check_coco_json", "check_datasets", "read_coco_json"]
+__all__ = ["DatasetReport", "check_coco_json", "check_datasets", "read_coco_json", "upright_size"]
 
 logger = logging.getLogger(__name__)
 
 SIZE_SAMPLES = 64
 """Image files whose size is compared with the annotations'; opening all of a large set would take minutes."""
+
+
+ORIENTATION = 0x0112
+"""The EXIF tag of it."""
+
+ON_THEIR_SIDE = (5, 6, 7, 8)
+"""Its values for images whose width and height change places."""
 
 
 @dataclass
@@ -159,14 +166,23 @@ def _check_files(report: DatasetReport, images: list, root: Path) -> None:
     for image in images[:: max(1, len(images) // SIZE_SAMPLES)]:
         try:
             with Image.open(root / image["file_name"]) as file:
-                size = file.size
+                size = upright_size(file)
         except OSError:
             unreadable.append(image["file_name"])
             continue
         if size != (image["width"], image["height"]):
             resized.append(f"{image['file_name']} is {size[0]}x{size[1]}, not {image['width']}x{image['height']}")
     report.add("image files that cannot be read", unreadable, "replace them.")
-    report.add("image files of another size than annotated", resized, "annotate the files as they are.")
+    report.add("image files of another size than annotated", resized, "annotate photos as they look upright.")
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a photo turned as its EXIF data say, as detectron2 reads it; nothing is decoded."""
+    try:
+        turned = image.getexif().get(ORIENTATION) in ON_THEIR_SIDE
+    except Exception:  # damaged EXIF data raise many types, and then detectron2 does not turn the image
+        turned = False
+    return image.size[::-1] if turned else image.size
 
 
 def _check_annotations(report: DatasetReport, images: list, annotations: list, training: bool, masks: bool) -> None:

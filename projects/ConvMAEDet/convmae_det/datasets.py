@@ -20,4 +20,4 @@ def register_shapes(root: str | os.PathLike) -> None:
             )
 
 
-register_shapes(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+register_shapes(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))

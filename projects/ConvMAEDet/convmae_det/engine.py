@@ -19,7 +19,7 @@ from torch import nn
 from convmae_det.categories import categories_of, check_same_classes
 from convmae_det.checkpoint import RunCheckpointer, load_weights
 from convmae_det.config import build_model, load_config
-from convmae_det.hooks import BestCheckpointer, RecordMemory, SaveOnSigterm, SeedEachStep
+from convmae_det.hooks import BestCheckpointer, RecordMemory, SavedEvalHook, SaveOnSigterm, SeedEachStep
 from convmae_det.optim import build_optimizer
 from convmae_det.pyramid import check_padding
 from convmae_det.recipe import derive_recipe
@@ -144,6 +144,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     checkpointer.categories = categories_of(_first_name(cfg.dataloader.train))
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    sigterm = SaveOnSigterm(checkpointer)
     main = comm.is_main_process()
     writers = build_writers(cfg) if main else []
     trainer.register_hooks(
@@ -152,9 +153,8 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
             hooks.IterationTimer(),
             RecordMemory(cfg.train.log_period),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            SaveOnSigterm(checkpointer),  # before the evaluation, which may take longer than a preempted job has
-            # Evaluation comes before the checkpoint: a run killed in between evaluates again when resumed.
-            hooks.EvalHook(cfg.train.eval_period, lambda: _evaluate_in_training(cfg, model)),
+            sigterm,
+            SavedEvalHook(cfg.train.eval_period, lambda: _evaluate_in_training(cfg, model), sigterm, periodic.period),
             BestCheckpointer(checkpointer, cfg.train.best_metric) if main else None,
             periodic if main else None,
             hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
@@ -194,7 +194,8 @@ def compile_backbone(model: nn.Module, choice: bool | str) -> None:
     """Compiles `model.backbone` in place, so that parameters and checkpoints keep their names.
 
     The heads stay as they are: their shapes change with every image's proposals. The backbone is compiled for one shape
-    at a time, as training images are padded to one size; from the ninth shape on it runs uncompiled.
+    at a time, as most configs pad training images to one size; from the ninth shape on it runs uncompiled, which a
+    warning says of MIMDet, whose images have many sizes.
 
     Args:
         choice: a backend of `torch.compile`, True for inductor, False to compile nothing.
@@ -208,6 +209,11 @@ def compile_backbone(model: nn.Module, choice: bool | str) -> None:
     backends = torch._dynamo.list_backends()
     if backend not in (*backends, "eager", "aot_eager"):  # these two are for finding faults, and not listed
         raise UserError(f"train.compile={choice} is neither true, false, eager, aot_eager nor {', '.join(backends)}.")
+    if any(hasattr(module, "sample_ratio") for module in model.backbone.modules()):
+        logger.warning(
+            "train.compile: this backbone's images have many sizes; it is compiled for the first eight, each of which "
+            "takes a while, and runs uncompiled for all others."
+        )
     model.backbone.compile(backend=backend, dynamic=False)
 
 

@@ -4,16 +4,19 @@ import logging
 import math
 import random
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
 
 from convmae_det.checkpoint import RunCheckpointer
 from pretrain.metrics import peak_memory_bytes
 
-__all__ = ["BestCheckpointer", "RecordMemory", "SaveOnSigterm", "SeedEachStep"]
+__all__ = ["BestCheckpointer", "RecordMemory", "SaveOnSigterm", "SavedEvalHook", "SeedEachStep"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class SaveOnSigterm(HookBase):
 
     def __init__(self, checkpointer: RunCheckpointer):
         self.checkpointer = checkpointer
-        self.received = False
+        self.received = self.all_is_saved = False
 
     def before_train(self) -> None:
         self.previous = signal.signal(signal.SIGTERM, self._receive)
@@ -70,6 +73,20 @@ class SaveOnSigterm(HookBase):
 
     def _receive(self, *_) -> None:
         self.received = True
+        if self.all_is_saved:
+            raise SystemExit(self.EXIT_CODE)
+
+    @contextmanager
+    def exiting_at_once(self) -> Iterator[None]:
+        """A block of which nothing would be saved, such as an evaluation: the signal ends it at once."""
+        self.all_is_saved = True
+        try:
+            yield
+        except SystemExit:
+            logger.warning("SIGTERM: stopped in the evaluation; continue with --resume, which evaluates first.")
+            raise
+        finally:
+            self.all_is_saved = False
 
     def after_step(self) -> None:
         if not self._anyone_received() or self.trainer.iter + 1 >= self.trainer.max_iter:
@@ -82,12 +99,58 @@ class SaveOnSigterm(HookBase):
 
     def _anyone_received(self) -> bool:
         """All processes must stop after the same iteration, though the signal reaches them at different ones."""
-        if comm.get_world_size() == 1:
-            return self.received
-        device = next(self.trainer.model.parameters()).device
-        received = torch.tensor(float(self.received), device=device)
-        torch.distributed.all_reduce(received)
-        return received.item() > 0
+        return any(comm.all_gather(self.received))  # over gloo: no GPU has to wait for it
+
+
+class SavedEvalHook(EvalHook):
+    """:class:`detectron2.engine.hooks.EvalHook` that saves a checkpoint before it evaluates in the middle of a run.
+
+    An evaluation may take longer than a preempted job has left, or fail. A run that is resumed from a checkpoint of
+    before an evaluation that was due does that evaluation first. Register it before the hooks that save checkpoints,
+    and after `sigterm`.
+
+    Args:
+        period, function: as detectron2's.
+        sigterm: told when it need not save.
+        checkpoint_period: of the periodic checkpointer: where that saves after the evaluation anyway, its file has the
+            same name; elsewhere `model_before_evaluation.pth` is replaced each time.
+    """
+
+    def __init__(self, period: int, function: Callable[[], dict], sigterm: SaveOnSigterm, checkpoint_period: int):
+        super().__init__(period, function)
+        self.sigterm, self.checkpoint_period = sigterm, checkpoint_period
+        self.pending = False
+        self.done = -1
+
+    def before_train(self) -> None:
+        if self.pending:
+            logger.info("The evaluation that was due when this run stopped comes first.")
+            self.trainer.storage.iter = self.trainer.start_iter - 1  # its results belong to that iteration
+            self._evaluate()
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if self._is_due():
+            periodic = (iteration + 1) % self.checkpoint_period == 0
+            name = f"model_{iteration:07d}" if periodic else "model_before_evaluation"
+            self.sigterm.checkpointer.save(name, iteration=iteration)
+            self._evaluate()
+
+    def _is_due(self) -> bool:
+        after = self.trainer.iter + 1
+        in_the_middle = self._period > 0 and after % self._period == 0 and after != self.trainer.max_iter
+        return in_the_middle and self.done != self.trainer.iter
+
+    def _evaluate(self) -> None:
+        with self.sigterm.exiting_at_once():
+            self._do_eval()
+        self.pending, self.done = False, self.trainer.storage.iter
+
+    def state_dict(self) -> dict:
+        return {"pending": True} if self._is_due() else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.pending = state["pending"]
 
 
 class BestCheckpointer(HookBase):
@@ -104,6 +167,9 @@ class BestCheckpointer(HookBase):
         self.checkpointer, self.metric = checkpointer, metric
         self.best: float | None = None
         self.seen = -1
+
+    def before_train(self) -> None:
+        self._keep_if_best()  # of an evaluation that an interrupted run had left undone
 
     def after_step(self) -> None:
         self._keep_if_best()

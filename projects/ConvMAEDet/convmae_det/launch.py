@@ -13,9 +13,10 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from pretrain.distributed import check_device
 from pretrain.errors import UserError, exit_on_user_error
 
-__all__ = ["check_device", "launch"]
+__all__ = ["launch"]
 
 
 def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> None:
@@ -57,15 +58,6 @@ def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> N
         )
     except ProcessExitedException as e:
         sys.exit(e.exit_code if e.exit_code > 0 else 1)
-
-
-def check_device(device: str) -> None:
-    """Raises UserError unless tensors can be made on a device such as "cuda:1" or "cpu"."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e) else type(e).__name__
-        raise UserError(f"Device {device} cannot be used: {reason} Leave it out, or name cpu.") from e
 
 
 def _run(main: Callable[[Namespace], None], args: Namespace) -> None:

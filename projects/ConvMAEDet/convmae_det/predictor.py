@@ -18,9 +18,9 @@ from convmae_det.categories import categories_of, stored_categories
 from convmae_det.checkpoint import load_weights
 from convmae_det.config import build_model, load_config
 from convmae_det.custom_data import set_class_count
-from convmae_det.launch import check_device
 from convmae_det.pyramid import check_padding
 from convmae_det.tta import with_tta
+from pretrain.distributed import check_device
 from pretrain.errors import UserError
 
 __all__ = ["Predictor", "read_rgb"]

@@ -4,12 +4,18 @@ import math
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+)
 from omegaconf import DictConfig
 
 __all__ = [
     "COCO_TRAIN_IMAGES",
     "LVIS_TRAIN_IMAGES",
+    "WarmupOverIterations",
     "cosine_schedule",
     "fit_schedule",
     "iterations",
@@ -57,18 +63,22 @@ def multistep_schedule(
     )
 
 
-def cosine_schedule(epochs: float, warmup_epochs: float):
-    """Linear warm-up from 0, then half a cosine to 0.
+class WarmupOverIterations(WarmupParamScheduler):
+    """A warm-up around a schedule that goes by fractions of the run, and the iterations that they are fractions of.
 
-    Returns:
-        the LazyConfig of the schedule, which goes by fractions of the run; its multiplier is relative to the base
-        learning rate.
+    Args:
+        scheduler, warmup_factor, warmup_length: as in :class:`detectron2.solver.WarmupParamScheduler`.
+        num_updates: iterations of the run; nothing is computed from it, but :func:`fit_schedule` needs it.
     """
-    return L(WarmupParamScheduler)(
-        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
-        warmup_length=warmup_epochs / epochs,
-        warmup_factor=0.0,
-    )
+
+    def __init__(self, scheduler: ParamScheduler, warmup_factor: float, warmup_length: float, num_updates: int):
+        super().__init__(scheduler, warmup_factor, warmup_length)
+        self.num_updates = num_updates
+
+
+def cosine_schedule(max_iter: int, warmup_iter: float):
+    """Linear warm-up from 0, then half a cosine to 0; otherwise as :func:`linear_schedule`."""
+    return _smooth_schedule(L(CosineParamScheduler)(start_value=1.0, end_value=0.0), max_iter, warmup_iter, 0.0)
 
 
 def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e-6):
@@ -83,10 +93,16 @@ def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e
         the LazyConfig of the schedule, which goes by fractions of the run; its multiplier is relative to the base
         learning rate.
     """
-    return L(WarmupParamScheduler)(
-        scheduler=L(LinearParamScheduler)(start_value=1.0, end_value=0.0),
+    decay = L(LinearParamScheduler)(start_value=1.0, end_value=0.0)
+    return _smooth_schedule(decay, max_iter, warmup_iter, warmup_factor)
+
+
+def _smooth_schedule(decay, max_iter: int, warmup_iter: float, warmup_factor: float):
+    return L(WarmupOverIterations)(
+        scheduler=decay,
         warmup_length=min(warmup_iter / max_iter, 1.0),
         warmup_factor=warmup_factor,
+        num_updates=max_iter,
     )
 
 
@@ -94,20 +110,27 @@ def fit_schedule(schedule: DictConfig, max_iter: int) -> None:
     """Makes a schedule written for one number of iterations that of a run with another.
 
     Milestones stay at their fractions of the run. Warm-up keeps its number of iterations, as the recipes of different
-    lengths do, up to a tenth of the run (or its own fraction, if that is more). A schedule that is not in iterations,
-    such as a cosine, stays as it is.
+    lengths do, up to a tenth of the run (or its own fraction, if that is more). A schedule that does not say for how
+    many iterations it was written, as detectron2's own cosine, stays as it is.
 
     Args:
         schedule: LazyConfig of a warm-up around a schedule; changed in place.
         max_iter: iterations of the run.
     """
     steps = schedule.get("scheduler") or {}
-    planned = steps.get("num_updates")
+    planned = schedule.get("num_updates") or steps.get("num_updates")
     if not planned or planned == max_iter:
         return
+    if "num_updates" in schedule:
+        schedule.num_updates = max_iter
+    else:
+        _fit_milestones(steps, planned, max_iter)
+    fraction = schedule.warmup_length
+    schedule.warmup_length = min(fraction * planned / max_iter, max(fraction, 0.1))
+
+
+def _fit_milestones(steps: DictConfig, planned: int, max_iter: int) -> None:
     milestones = [round(m * max_iter / planned) for m in steps.get("milestones") or []]
     # Too few iterations to tell the milestones apart: the multiplier goes by fractions of the run in any case.
     if all(a < b for a, b in zip([0, *milestones], [*milestones, max_iter], strict=True)):
         steps.update(num_updates=max_iter, milestones=milestones)
-    fraction = schedule.warmup_length
-    schedule.warmup_length = min(fraction * planned / max_iter, max(fraction, 0.1))

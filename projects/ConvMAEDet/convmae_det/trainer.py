@@ -7,8 +7,9 @@ from contextlib import nullcontext
 
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.errors import UserError, message_of
@@ -17,9 +18,9 @@ __all__ = ["Trainer"]
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """detectron2 logs whatever ends a training with its traceback; a mistake of the user's is told in its sentence."""
+    """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
     error = record.exc_info and record.exc_info[1]
-    if isinstance(error, UserError | FloatingPointError) and not os.environ.get("SHOW_TRACEBACK"):
+    if isinstance(error, UserError | OSError) and not os.environ.get("SHOW_TRACEBACK"):
         record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
     return True
 
@@ -37,7 +38,7 @@ class Trainer(SimpleTrainer):
     micro-batch with fewer of them, and batch norm sees the micro-batch alone. Between processes gradients are averaged
     once a step, in the last backward pass. Logged losses and the model's own scalars are averages over micro-batches.
 
-    A loss that is not finite ends the run before it reaches the weights.
+    A loss that is not finite, of whichever process, ends the run before it reaches the weights.
 
     Args:
         model: gives a dict of losses for a batch.
@@ -65,13 +66,8 @@ class Trainer(SimpleTrainer):
         self.optimizer.zero_grad()
         losses, data_time = self._accumulate()
         self.after_backward()
-        try:
-            self._write_metrics(losses, data_time)
-        except FloatingPointError as e:
-            raise SystemExit(
-                f"error: {str(e).splitlines()[0]} The last checkpoint is intact: continue from it with --resume, in "
-                "train.amp.dtype=bfloat16 or train.amp.enabled=false, or at a lower optimizer.lr."
-            ) from e
+        self._check_finite(losses)
+        self._write_metrics(losses, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
@@ -93,6 +89,19 @@ class Trainer(SimpleTrainer):
         if self.grad_accum_steps > 1:
             self._average_scalars()
         return average, data_time
+
+    def _check_finite(self, losses: dict[str, torch.Tensor]) -> None:
+        """Raises UserError on all processes if the loss of any is infinite or NaN, which their sum then is too."""
+        total = sum(losses.values()).float()
+        if comm.get_world_size() > 1:
+            distributed.all_reduce(total)
+        if not total.isfinite():
+            values = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+            raise UserError(
+                f"The loss became infinite or NaN at iteration {self.iter} (on process {comm.get_rank()}: {values}). "
+                "The last checkpoint is intact: continue from it with --resume, in train.amp.dtype=bfloat16 or "
+                "train.amp.enabled=false, or at a lower optimizer.lr."
+            )
 
     def _synchronised(self, now: bool):
         """The context of a forward and backward pass after which processes exchange gradients, or do not yet."""

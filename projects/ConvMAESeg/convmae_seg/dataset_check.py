@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tabulate import tabulate
 
+from convmae_det.dataset_check import upright_size
 from convmae_seg.label_maps import IGNORED, check_same_size, read_label_map
 from pretrain.errors import UserError
 
@@ -119,11 +120,10 @@ def _size(path: str) -> tuple[int, int]:
     """Height and width of an image turned upright, as it is read for training."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # the EXIF orientations on their side
-            size = image.size if turned else image.size[::-1]
+            width, height = upright_size(image)
             image.draft("RGB", (1, 1))  # JPEGs are decoded at an eighth: enough to find those that were cut off
             image.load()
-            return size
+            return height, width
     except Exception as e:  # Pillow raises a dozen types for damaged files
         raise UserError(f"{path} cannot be read as an image: {e}") from e
 

@@ -36,4 +36,4 @@ dataloader.train.total_batch_size = 64
 train.amp.enabled = True
 train.ddp.fp16_compression = True
 train.max_iter = iterations(epochs=100, images=COCO_TRAIN_IMAGES, batch_size=64)
-lr_multiplier = cosine_schedule(epochs=100, warmup_epochs=0.25)
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iter=0.25 / 100 * train.max_iter)

@@ -5,4 +5,4 @@ from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 from .benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae import data, dataloader, lr_multiplier, model, optimizer, train
 
 train.max_iter = iterations(epochs=50, images=COCO_TRAIN_IMAGES, batch_size=64)
-lr_multiplier = cosine_schedule(epochs=50, warmup_epochs=0.25)
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iter=0.25 / 50 * train.max_iter)

@@ -37,4 +37,4 @@ dataloader.train.total_batch_size = 32
 train.amp.enabled = True
 train.ddp.fp16_compression = True
 train.max_iter = iterations(epochs=25, images=COCO_TRAIN_IMAGES, batch_size=32)
-lr_multiplier = cosine_schedule(epochs=25, warmup_epochs=4 * 0.125)
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iter=4 * 0.125 / 25 * train.max_iter)

@@ -5,4 +5,4 @@ from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 from .convmae_base_mask_rcnn_FPN_25ep import data, dataloader, lr_multiplier, model, optimizer, train
 
 train.max_iter = iterations(epochs=50, images=COCO_TRAIN_IMAGES, batch_size=32)
-lr_multiplier = cosine_schedule(epochs=50, warmup_epochs=0.125)
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iter=0.125 / 50 * train.max_iter)

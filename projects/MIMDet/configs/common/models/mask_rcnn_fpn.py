@@ -5,7 +5,7 @@ convolutions and one linear layer. `backbone.bottom_up` is for each config to fi
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
-from convmae_det.norms import sync_batch_norm
+from convmae_det.norms import PlainSyncBatchNorm, sync_batch_norm
 
 constants = model_zoo.get_config("common/data/constants.py").constants
 
@@ -15,6 +15,7 @@ model.pixel_std = constants.imagenet_rgb256_std
 model.input_format = "RGB"
 model.backbone.norm = sync_batch_norm
 model.proposal_generator.head.conv_dims = [-1, -1]
-# Heads may be without a single proposal on one process, which only these statistics allow for.
-model.roi_heads.box_head.update(conv_dims=[256] * 4, fc_dims=[1024], conv_norm="naiveSyncBN_N")
-model.roi_heads.mask_head.conv_norm = "naiveSyncBN_N"
+# Heads may be without a single proposal on one process. detectron2's naiveSyncBN_N, as published, allows for that but
+# not for bfloat16.
+model.roi_heads.box_head.update(conv_dims=[256] * 4, fc_dims=[1024], conv_norm=PlainSyncBatchNorm)
+model.roi_heads.mask_head.conv_norm = PlainSyncBatchNorm
