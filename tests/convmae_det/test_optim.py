@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2 import model_zoo
+from omegaconf import OmegaConf
 from torch import nn
 
 from convmae_det.optim import build_optimizer
@@ -15,7 +16,10 @@ def make(fused: bool | None = None) -> tuple[nn.Module, torch.optim.AdamW]:
     if fused is not None:
         cfg.fused = fused
     cfg.lr = 1e-2
-    return model, build_optimizer(cfg, model)
+    before = OmegaConf.to_yaml(cfg)
+    optimizer = build_optimizer(cfg, model)
+    assert OmegaConf.to_yaml(cfg) == before  # written to a run's config.yaml afterwards
+    return model, optimizer
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5, scaler=None) -> None:

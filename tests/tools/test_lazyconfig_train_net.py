@@ -54,8 +54,10 @@ def test_terminated_killed_and_resumed_equals_uninterrupted(shapes, tmp_path):
     groups = torch.load(run / "model_final.pth", weights_only=True)["trainer"]["optimizer"]["param_groups"]
     assert {group["initial_lr"] for group in groups} == {0.0005}
 
-    again = run_training(shapes, run, "train.max_iter=13", "--resume")
+    config = (run / "config.yaml").read_bytes()
+    again = run_training(shapes, run, "train.max_iter=13", "optimizer.lr=0.1", "--resume")
     assert again.returncode == 1 and "Nothing is left to train" in again.stderr
+    assert (run / "config.yaml").read_bytes() == config  # that of the run, not of the command that was refused
     fresh = run_training(shapes, run, *OPTIONS)
     assert fresh.returncode == 1 and "already holds a run; add --resume" in fresh.stderr
 

@@ -1,6 +1,7 @@
 """The optimizer of a config, in its fused form where the device has one."""
 
 import inspect
+from copy import deepcopy
 
 import torch
 from detectron2.config import instantiate
@@ -20,12 +21,13 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     with overflown gradients by themselves, without waiting for the GPU.
 
     Args:
-        cfg: LazyConfig of an optimizer whose `params` take the model.
+        cfg: LazyConfig of an optimizer whose `params` take the model; it stays as it is.
         model: on its device, not wrapped.
 
     Returns:
         the optimizer. A state loaded into it later does not change how it updates, only what it goes on from.
     """
+    cfg = deepcopy(cfg)  # the run's config stays one that can be written
     cfg.params.model = model
     target = locate(cfg._target_) if isinstance(cfg._target_, str) else cfg._target_
     devices = {p.device.type for p in model.parameters()}
