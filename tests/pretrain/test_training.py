@@ -205,14 +205,15 @@ def test_two_processes_equal_one(images, tmp_path):
     (images / "train" / "04.png").write_text("not an image")
     pretrain_main(arguments(images, one, batch_size=4, epochs=1, max_corrupt=0.1))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run(
-        [*command, *arguments(images, two, epochs=1, max_corrupt=0.1)], cwd=REPO, env=ENVIRONMENT, check=True
-    )
+    command += arguments(images, two, epochs=1, max_corrupt=0.1)
+    subprocess.run(command, cwd=REPO, env=ENVIRONMENT, check=True)
     a, b = checkpoint(one, 2), checkpoint(two, 2)
     assert a["corrupt"] == b["corrupt"] == [4]
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
     assert losses(one)[0] == pytest.approx(losses(two)[0], rel=1e-5)
+    again = subprocess.run([*command, "--resume=auto"], cwd=REPO, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 1 and again.stderr.count("error: Nothing is left to train") == 1
 
 
 def test_init_weights_starts_a_new_run(images, whole_run, tmp_path):

@@ -94,13 +94,13 @@ def test_epochs_accumulation_and_a_compiled_backbone_in_two_processes(shapes, tm
     assert all(group["fused"] for group in final["trainer"]["optimizer"]["param_groups"])
 
     again = run_training(shapes, tmp_path / "run", *arguments, "--resume")
-    assert again.returncode == 1 and "holds iteration 3 of train.max_iter=3" in again.stderr
+    assert again.returncode == 1 and again.stderr.count("holds iteration 3 of train.max_iter=3") == 1
 
 
-def test_torchrun(shapes, tmp_path):
+def torchrun(shapes, output, *arguments: str) -> subprocess.CompletedProcess:
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *command, *train_command(tmp_path / "run", "train.max_iter=1")],
+    return subprocess.run(
+        [sys.executable, *command, *train_command(output, *arguments)],
         cwd=REPO,
         env=environment(shapes),
         capture_output=True,
@@ -108,5 +108,11 @@ def test_torchrun(shapes, tmp_path):
         timeout=300,
         check=False,
     )
+
+
+def test_torchrun(shapes, tmp_path):
+    done = torchrun(shapes, tmp_path / "run", "train.max_iter=1")
     assert done.returncode == 0, done.stderr
     assert "World size: 2" in done.stdout and (tmp_path / "run" / "model_final.pth").exists()
+    mistaken = torchrun(shapes, tmp_path / "other", "train.max_iters=1")  # noticed before the processes join
+    assert mistaken.returncode == 1 and mistaken.stderr.count("error: Override 'train.max_iters'") == 1
