@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from convmae_det.optim import build_optimizer
+from pretrain.errors import UserError
 
 
 def make(fused: bool | None = None) -> tuple[nn.Module, torch.optim.AdamW]:
@@ -58,6 +59,13 @@ def test_a_chosen_implementation_stays():
     cfg = model_zoo.get_config("common/optim.py").SGD
     cfg.foreach = True
     assert not build_optimizer(cfg, nn.Linear(2, 2)).defaults["fused"]
+
+
+def test_numbers_out_of_range():
+    cfg = model_zoo.get_config("common/optim.py").AdamW
+    cfg.weight_decay = -1
+    with pytest.raises(UserError, match=r"The optimizer of this config cannot be built: .*weight_decay"):
+        build_optimizer(cfg, nn.Linear(2, 2))
 
 
 def test_loss_scaling_is_undone_and_overflow_skips_the_step():

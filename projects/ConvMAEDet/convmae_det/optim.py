@@ -9,6 +9,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch import nn
 
+from pretrain.errors import UserError
+
 __all__ = ["build_optimizer"]
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -26,6 +28,9 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
     Returns:
         the optimizer. A state loaded into it later does not change how it updates, only what it goes on from.
+
+    Raises:
+        UserError: a number is out of its range.
     """
     cfg = deepcopy(cfg)  # the run's config stays one that can be written
     cfg.params.model = model
@@ -38,7 +43,10 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         and devices <= set(FUSED_DEVICES)
     ):
         cfg.fused = True
-    optimizer = instantiate(cfg)
+    try:
+        optimizer = instantiate(cfg)
+    except (ValueError, TypeError) as e:
+        raise UserError(f"The optimizer of this config cannot be built: {e}") from e
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     return optimizer
 
