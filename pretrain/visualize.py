@@ -13,6 +13,7 @@ from pretrain.checkpoint import load_checkpoint, replacing
 from pretrain.checkpoint_kinds import Part, recognise
 from pretrain.data import eval_transform, image_mode, normalisation
 from pretrain.errors import exit_on_user_error
+from pretrain.images import to_eight_bits
 from pretrain.models import build_model
 from pretrain.readers import open_reader
 
@@ -107,8 +108,8 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
     for file in files:
         try:
             with file if isinstance(file, Image.Image) else Image.open(file) as image:
-                images.append(transform(image.convert(mode)))
-        except OSError as e:
+                images.append(transform(to_eight_bits(image).convert(mode)))
+        except (OSError, ValueError) as e:
             raise ValueError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
     return torch.stack(images)
 

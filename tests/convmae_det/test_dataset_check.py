@@ -91,3 +91,11 @@ def test_damaged_image(check, tmp_path):
     (tmp_path / "2.png").write_text("no image")
     (fault,) = check().faults
     assert "1 image files that cannot be read (2.png)" in fault
+
+
+def test_depth_of_images(check, tmp_path):
+    Image.new("I;16", (20, 10)).save(tmp_path / "1.png")
+    assert not check().faults
+    Image.new("F", (20, 10)).save(tmp_path / "2.png", format="TIFF")
+    (fault,) = check().faults
+    assert "1 image files of 32 bits a pixel, whose white is unknown (2.png); save them with 8 or 16 bits" in fault
