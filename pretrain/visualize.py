@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pretrain.args import check_at_least
 from pretrain.autoencoder import MaskedAutoencoderConvViT
 from pretrain.checkpoint import load_checkpoint, replacing
 from pretrain.checkpoint_kinds import Part, recognise
@@ -129,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_user_error(ValueError, OSError):
         if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
             raise ValueError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
+        check_at_least(args, 1, "count")
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         imgs = load_images(args.images, model, args.count)
         L = model.grid_size[0] * model.grid_size[1]
