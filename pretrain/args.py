@@ -10,7 +10,9 @@ __all__ = [
     "add_model_arguments",
     "add_optimizer_arguments",
     "add_run_arguments",
-    "check_at_least_one",
+    "check_above_zero",
+    "check_at_least",
+    "check_data_arguments",
     "check_in_range",
     "check_model_arguments",
     "check_run_arguments",
@@ -154,7 +156,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.picture_epochs is None:
         args.picture_epochs = max(1, args.epochs // 10)
     check_run_arguments(args)
-    check_at_least_one(args, "picture_epochs")
+    check_at_least(args, 1, "picture_epochs")
     return args
 
 
@@ -179,8 +181,18 @@ def check_run_arguments(args: argparse.Namespace) -> None:
     """Raises ValueError for values out of range, and for ones that contradict each other."""
     if args.resume not in ("", "auto") and args.init_weights:
         raise ValueError("--resume FILE continues a run and --init_weights begins a new one; give only one of them.")
-    check_at_least_one(args, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
-    check_at_least_one(args, "log_steps", "max_failures")
+    check_data_arguments(args)
+    check_at_least(args, 1, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
+    check_at_least(args, 1, "log_steps", "max_failures")
+    check_at_least(args, 0, "save_steps", "max_steps", "seed")
+    check_at_least(args, 0, "warmup_epochs", "min_lr", "weight_decay", "clip_grad")
+    check_above_zero(args, "blr", "lr")
+
+
+def check_data_arguments(args: argparse.Namespace) -> None:
+    """Raises ValueError for values out of range among those of :func:`add_data_arguments`."""
+    check_at_least(args, 0, "num_workers")
+    check_in_range(args, 0, 1, "max_corrupt")
 
 
 def check_in_range(args: argparse.Namespace, least: float, most: float, *names: str, whole: bool = True) -> None:
@@ -192,7 +204,16 @@ def check_in_range(args: argparse.Namespace, least: float, most: float, *names: 
             raise ValueError(f"--{name} must be at least {least:g} and {bound} {most:g}, got {value}.")
 
 
-def check_at_least_one(args: argparse.Namespace, *names: str) -> None:
+def check_at_least(args: argparse.Namespace, least: float, *names: str) -> None:
+    """Raises ValueError for a value that is smaller, or no finite number."""
     for name in names:
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+        if not least <= getattr(args, name) < float("inf"):
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+
+
+def check_above_zero(args: argparse.Namespace, *names: str) -> None:
+    """Raises ValueError for a value that is 0, smaller, or no finite number; None is for others to fill in."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"--{name} must be above 0, got {value}.")

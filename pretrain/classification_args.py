@@ -8,7 +8,9 @@ from pretrain.args import (
     add_model_arguments,
     add_optimizer_arguments,
     add_run_arguments,
-    check_at_least_one,
+    check_above_zero,
+    check_at_least,
+    check_data_arguments,
     check_in_range,
     check_model_arguments,
     check_run_arguments,
@@ -68,8 +70,9 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> argparse.Namespace
     if (args.mixup or args.cutmix) and args.batch_size % 2:
         raise ValueError(f"Mixup and CutMix pair images, so --batch_size must be even, got {args.batch_size}.")
     check_in_range(args, 0, 1, "smoothing", "drop_path", whole=False)
-    check_in_range(args, 0, 1, "mixup_prob", "reprob", "crop_min")
-    check_in_range(args, 0, float("inf"), "mixup", "cutmix", "color_jitter", whole=False)
+    check_in_range(args, 0, 1, "mixup_prob", "reprob")
+    check_at_least(args, 0, "mixup", "cutmix", "color_jitter")
+    check_above_zero(args, "layer_decay")
     if args.model_ema and not 0 < args.model_ema < 1:
         raise ValueError(f"--model_ema is a decay between 0 and 1, for example 0.9999, got {args.model_ema}.")
     return args
@@ -115,9 +118,10 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--seed", type=int, default=0, help="of random weights [0]")
     args = parser.parse_args(argv)
     check_model_arguments(args, CLASSIFIERS)
-    check_at_least_one(args, "k", "batch_size")
-    if args.temperature <= 0:
-        raise ValueError(f"--temperature must be above 0, got {args.temperature}.")
+    _check_data(args)
+    check_at_least(args, 1, "k", "batch_size")
+    check_at_least(args, 0, "seed")
+    check_above_zero(args, "temperature")
     return args
 
 
@@ -162,10 +166,19 @@ def _training_parser(prog: str, description: str):
     return parser, augmentation
 
 
+def _check_data(args: argparse.Namespace) -> None:
+    check_data_arguments(args)
+    for name in ("label_fraction", "crop_pct"):
+        if (share := getattr(args, name)) is not None and not 0 < share <= 1:
+            raise ValueError(f"--{name} must be above 0 and at most 1, got {share}.")
+
+
 def _check_training(args: argparse.Namespace) -> argparse.Namespace:
     check_model_arguments(args, CLASSIFIERS)
     check_run_arguments(args)
-    check_at_least_one(args, "eval_epochs")
+    _check_data(args)
+    check_at_least(args, 1, "eval_epochs")
+    check_in_range(args, 0, 1, "crop_min")
     if args.eval and args.resume in ("", "auto") and not args.init_weights:
         raise ValueError("--eval needs the file to evaluate: --init_weights FILE.")
     return args

@@ -19,6 +19,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from pretrain.distributed import World
+from pretrain.images import to_eight_bits
 
 __all__ = [
     "CorruptImages",
@@ -165,9 +166,9 @@ class SeededImages(Dataset):
     def _read(self, index: int) -> tuple[Image.Image, Any]:
         file, label = self.reader[index]
         if isinstance(file, Image.Image):
-            return file.convert(self.mode), label
+            return to_eight_bits(file).convert(self.mode), label
         with file, Image.open(file) as image:
-            return image.convert(self.mode), label
+            return to_eight_bits(image).convert(self.mode), label
 
     def name(self, index: int) -> str:
         """File name of an image."""

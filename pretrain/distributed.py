@@ -1,17 +1,21 @@
 """Processes started by torchrun or SLURM, and the few things they tell each other."""
 
+import atexit
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from pretrain.errors import UserError
+__all__ = ["World", "in_world", "is_first_to_tell"]
 
-__all__ = ["World", "check_device", "in_world"]
+HEAD_START = timedelta(seconds=5)
+"""How long other processes wait for the main one to tell of a mistake that it probably meets as well."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,6 @@ class World:
         return values
 
 
-def check_device(device: str) -> None:
-    """Raises UserError unless tensors can be made on a device such as "cuda:1" or "cpu"."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e) else type(e).__name__
-        raise UserError(f"Device {device} cannot be used: {reason} Leave it out, or name cpu.") from e
-
-
 def join_world(device: str) -> tuple[World, torch.device]:
     """Joins the processes that torchrun or SLURM started, by the environment variables both set.
 
@@ -110,12 +105,29 @@ def in_world(device: str, work: Callable[[World, torch.device], None]) -> None:
     world, torch_device = join_world(device)
     if not world.is_main:
         logging.getLogger("pretrain").setLevel(logging.ERROR)
-    try:
-        work(world, torch_device)
-    finally:
-        leave_world()
+    atexit.register(leave_world)  # not at once after a mistake, of which the processes have to agree who tells
+    work(world, torch_device)
+    leave_world()
 
 
 def leave_world() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_first_to_tell() -> bool:
+    """Whether this process is the one to tell its user of a mistake, for all processes that meet it.
+
+    That is the main process if it meets the mistake as well, otherwise the first of those that do. Before they have
+    joined, all processes of a machine have read the same arguments, and the first of them tells.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    store = dist.distributed_c10d._get_default_store()
+    if dist.get_rank() > 0:
+        with suppress(RuntimeError):
+            store.wait(["told"], HEAD_START)
+    try:
+        return store.add("told", 1) == 1
+    except RuntimeError:  # the store has ended with the main process, which has told what ended it
+        return False

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pretrain.distributed import is_first_to_tell
+
 __all__ = ["NonFiniteError", "UserError", "exit_on_user_error", "message_of", "run_command"]
 
 
@@ -26,7 +28,7 @@ def run_command(command: Callable[[], None]) -> None:
 
 @contextmanager
 def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
-    """Turns a mistake into one line on stderr and exit code 1.
+    """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
 
     Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
     full disk, a host that is not there), and what a program adds in `others`.
@@ -37,7 +39,7 @@ def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
     except (UserError, OSError, *others) as e:
         if os.environ.get("SHOW_TRACEBACK"):
             raise
-        sys.exit(f"error: {message_of(e)}")
+        sys.exit(f"error: {message_of(e)}" if is_first_to_tell() else 1)
 
 
 def message_of(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class FashionMnistReader:
         self.labels = _read_idx(root, f"{names[split]}-labels-idx1-ubyte", ndim=1)
         if len(self.images) != len(self.labels):
             raise ValueError(f"{root} has {len(self.images)} {split} images but {len(self.labels)} labels.")
+        if self.labels.max(initial=0) >= len(FashionMNIST.classes):
+            raise ValueError(f"{root} has the {split} label {self.labels.max()}, but Fashion-MNIST's are 0 to 9.")
         self.class_to_idx = {name: i for i, name in enumerate(FashionMNIST.classes)}
 
     def __len__(self) -> int:
@@ -112,6 +115,6 @@ def _read_idx(root: str, name: str, ndim: int) -> np.ndarray:
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * ndim)
         if content[:4] != bytes([0, 0, 8, ndim]) or sizes.prod() != len(values):
             raise ValueError("its header does not describe what follows")
-    except (EOFError, OSError, ValueError) as e:
+    except (EOFError, OSError, ValueError, zlib.error) as e:
         raise ValueError(f"{path} is no whole IDX file: {e}") from e
     return values.reshape(sizes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.__main__ import main as pretrain_main
-from pretrain.args import parse_args
+from pretrain.args import check_at_least, parse_args
 from pretrain.errors import exit_on_user_error
 from pretrain.training_state import Checkpoints
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ImportError:
         sys.exit("error: this needs submitit; install it with pip install submitit")
     with exit_on_user_error(ValueError):
+        check_at_least(args, 1, "nodes", "gpus", "hours")
         run_args = parse_args(args.flags)
     flags = args.flags if run_args.resume else [*args.flags, "--resume", "auto"]
     executor = submitit.AutoExecutor(folder=Path(run_args.output_dir) / "slurm")

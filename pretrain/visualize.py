@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pretrain.args import check_at_least
 from pretrain.autoencoder import MaskedAutoencoderConvViT
 from pretrain.checkpoint import load_checkpoint, replacing
 from pretrain.checkpoint_kinds import Part, recognise
 from pretrain.data import eval_transform, image_mode, normalisation
 from pretrain.errors import exit_on_user_error
+from pretrain.images import to_eight_bits
 from pretrain.models import build_model
 from pretrain.readers import open_reader
 
@@ -107,8 +109,8 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
     for file in files:
         try:
             with file if isinstance(file, Image.Image) else Image.open(file) as image:
-                images.append(transform(image.convert(mode)))
-        except OSError as e:
+                images.append(transform(to_eight_bits(image).convert(mode)))
+        except (OSError, ValueError) as e:
             raise ValueError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
     return torch.stack(images)
 
@@ -128,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_user_error(ValueError):
         if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
             raise ValueError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
+        check_at_least(args, 1, "count")
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         imgs = load_images(args.images, model, args.count)
         L = model.grid_size[0] * model.grid_size[1]

@@ -9,7 +9,7 @@ import torch
 
 from pretrain.benchmark import benchmark_pretrain
 from pretrain.checkpoint import save_json
-from pretrain.distributed import check_device
+from pretrain.devices import check_device
 from pretrain.errors import UserError, exit_on_user_error
 from pretrain.measure import hardware
 from pretrain.models import MODELS

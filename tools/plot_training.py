@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Plot loss, learning rate, AP and memory of one or several runs, from the logs they leave.
+"""Plot loss, learning rate, AP or mIoU, and memory of one or several runs, from the logs they leave.
 
     python tools/plot_training.py output/mine output/baseline --output curves.png --smooth 5
 
-A run is its folder, or its metrics.json (detection, over iterations) or log.jsonl (pretraining, over epochs).
+A run is its folder, or its metrics.json (detection and segmentation, over iterations) or log.jsonl (pretraining, over
+epochs).
 Iterations that a killed and resumed run did twice are drawn once, as they were done last.
 """
 

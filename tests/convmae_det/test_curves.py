@@ -45,6 +45,16 @@ def test_several_runs_on_one_picture():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
+def test_segmentation_run_gets_a_panel_of_its_metrics(tmp_path):
+    measured = {"sem_seg/mIoU": 40.0, "sem_seg/pACC": 90.0, "sem_seg/IoU-star": 20.0}
+    rows = [{"iteration": i, "total_loss": 1.0} | (measured if i % 2 else {}) for i in range(4)]
+    run = read_curves(write(tmp_path / "metrics.json", rows))
+    loss, metrics = (axes for axes in plot_runs({"a": run}).axes if axes.get_visible())
+    assert loss.get_title() == "loss" and metrics.get_title() == "mIoU and pACC / %"
+    assert [line.get_ydata().tolist() for line in metrics.lines] == [[40.0, 40.0], [90.0, 90.0]]
+    assert [text.get_text() for text in metrics.get_legend().get_texts()] == ["sem_seg/mIoU", "sem_seg/pACC"]
+
+
 def test_running_median():
     assert running_median(np.array([1.0, 9, 2, 3, 4]), 3).tolist() == [5, 2, 3, 3, 3.5]
 

@@ -110,3 +110,11 @@ def test_photos_are_checked_as_they_are_read(check, tmp_path, orientation):
             assert f"photo.jpg is {height}x{width}, not {width}x{height}" in fault
         else:
             assert not report.faults
+
+
+def test_depth_of_images(check, tmp_path):
+    Image.new("I;16", (20, 10)).save(tmp_path / "1.png")
+    assert not check().faults
+    Image.new("F", (20, 10)).save(tmp_path / "2.png", format="TIFF")
+    (fault,) = check().faults
+    assert "1 image files of 32 bits a pixel, whose white is unknown (2.png); save them with 8 or 16 bits" in fault

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from detectron2 import model_zoo
+from omegaconf import OmegaConf
 from torch import nn
 
 from convmae_det.optim import build_optimizer
+from pretrain.errors import UserError
 
 
 def make(fused: bool | None = None) -> tuple[nn.Module, torch.optim.AdamW]:
@@ -15,7 +17,10 @@ def make(fused: bool | None = None) -> tuple[nn.Module, torch.optim.AdamW]:
     if fused is not None:
         cfg.fused = fused
     cfg.lr = 1e-2
-    return model, build_optimizer(cfg, model)
+    before = OmegaConf.to_yaml(cfg)
+    optimizer = build_optimizer(cfg, model)
+    assert OmegaConf.to_yaml(cfg) == before  # written to a run's config.yaml afterwards
+    return model, optimizer
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5, scaler=None) -> None:
@@ -54,6 +59,13 @@ def test_a_chosen_implementation_stays():
     cfg = model_zoo.get_config("common/optim.py").SGD
     cfg.foreach = True
     assert not build_optimizer(cfg, nn.Linear(2, 2)).defaults["fused"]
+
+
+def test_numbers_out_of_range():
+    cfg = model_zoo.get_config("common/optim.py").AdamW
+    cfg.weight_decay = -1
+    with pytest.raises(UserError, match=r"The optimizer of this config cannot be built: .*weight_decay"):
+        build_optimizer(cfg, nn.Linear(2, 2))
 
 
 def test_loss_scaling_is_undone_and_overflow_skips_the_step():

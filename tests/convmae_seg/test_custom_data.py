@@ -126,6 +126,10 @@ def damaged_image(root):
     (root / "images/1.jpg").write_text("no image")
 
 
+def deep_image(root):
+    Image.new("F", (60, 40)).save(root / "images/1.jpg", format="TIFF")
+
+
 def cut_off_image(root):
     path = root / "images/1.jpg"
     path.write_bytes(path.read_bytes()[:-200])  # its size can be read
@@ -139,6 +143,7 @@ def cut_off_image(root):
         (too_many_classes, r"0\.png holds label 2, but the 2 classes are 0 to 1 .* choose data.ignore_label=0"),
         (all_ignored, "no pixel has a class, all are ignored; is data.ignore_label the right one"),
         (damaged_image, r"1\.jpg cannot be read as an image"),
+        (deep_image, r"1\.jpg cannot be read as an image: its pixels have 32 bits, .* save it with 8 or 16 bits"),
         (cut_off_image, r"1\.jpg cannot be read as an image: image file is truncated"),
     ],
 )

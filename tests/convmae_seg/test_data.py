@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from label_maps import write_pairs
+from PIL import Image
 from shapes import REPO
 
 from convmae_det.config import load_config
@@ -38,6 +39,21 @@ def test_workers_need_not_be_forked(tmp_path):
     train = loader(tmp_path)
     spawned = pickle.loads(pickle.dumps((train.dataset, train.collate_fn, train.worker_init_fn)))[0]
     assert torch.equal(spawned[0, 1]["image"], train.dataset[0, 1]["image"])
+
+
+def test_images_of_sixteen_bits_are_what_those_of_eight_are(tmp_path):
+    options = write_pairs(tmp_path / "data", count=1)
+    cfg = load_config(CONFIG, options)
+    use_custom_data(cfg, training=True)
+    cfg.dataloader.train.mapper.augmentations = []
+    grey = np.random.default_rng(0).integers(0, 255, (40, 60), dtype=np.uint8)
+    (tmp_path / "data/images/0.jpg").unlink()
+    images = []
+    for pixels in (grey, grey.astype(np.uint16) * 257):
+        Image.fromarray(pixels).save(tmp_path / "data/images/0.png")
+        sample = instantiate(cfg.dataloader.train.mapper)(instantiate(cfg.dataloader.train.dataset)[0])
+        images.append(sample["image"])
+    assert torch.equal(*images) and images[0].float().std() > 50
 
 
 def test_samples(tmp_path):

@@ -244,7 +244,16 @@ def test_fashion_mnist_and_a_share_of_its_labels(tmp_path):
     knn.main(knn_arguments(f"fashion_mnist:{tmp_path}", tmp_path / "out", **flags))
     assert result(tmp_path / "out", "knn")["training_images"] == 10
     assert result(tmp_path / "out", "knn")["images"] == 20
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    labels = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    whole = labels.read_bytes()
+    flipped = whole[:12] + bytes([whole[12] ^ 255]) + whole[13:]
+    for damaged in (flipped, whole[:-9], b"", b"no gzip", gzip.compress(b"")):
+        labels.write_bytes(damaged)
+        message = r"t10k-labels-idx1-ubyte\.gz is no whole IDX file: "
+        fails(knn, message, knn_arguments(f"fashion_mnist:{tmp_path}", tmp_path / "out"))
+    labels.write_bytes(gzip.compress(gzip.decompress(whole)[:-1] + b"\n"))
+    fails(knn, "has the val label 10, but", knn_arguments(f"fashion_mnist:{tmp_path}", tmp_path / "out"))
+    labels.unlink()
     with pytest.raises(SystemExit, match=r"There is no t10k-labels-idx1-ubyte or .* package dataset-fashion-mnist"):
         knn.main(knn_arguments(f"fashion_mnist:{tmp_path}", tmp_path / "out"))
 
@@ -269,15 +278,24 @@ def test_a_file_of_another_number_of_classes(data, reference_names, tmp_path):
         (finetune, dict(eval="True"), "--eval needs the file to evaluate"),
         (finetune, dict(aa="bogus"), "--aa bogus is no augmentation policy"),
         (finetune, dict(smoothing=1), "--smoothing must be at least 0 and below 1, got 1.0"),
-        (finetune, dict(mixup=-1), "--mixup must be at least 0 and below inf, got -1.0"),
+        (finetune, dict(mixup=-1), "--mixup must be at least 0, got -1.0"),
         (finetune, dict(drop_path=1.5), "--drop_path must be at least 0 and below 1, got 1.5"),
         (finetune, dict(device="gpu"), "--device gpu is no device; pass cuda or cpu"),
         (finetune, dict(input_size=0), r"--input_size must be at least 1, got \[0, 0\]"),
+        (finetune, dict(layer_decay=0), "--layer_decay must be above 0, got 0.0"),
+        (finetune, dict(max_steps=-1), "--max_steps must be at least 0, got -1"),
+        (finetune, dict(crop_pct=0), "--crop_pct must be above 0 and at most 1, got 0.0"),
+        (linprobe, dict(crop_min=2), "--crop_min must be at least 0 and at most 1, got 2.0"),
+        (knn, dict(crop_pct=1.5), "--crop_pct must be above 0 and at most 1, got 1.5"),
+        (knn, dict(temperature="nan"), "--temperature must be above 0, got nan"),
+        (knn, dict(seed=-1), "--seed must be at least 0, got -1"),
+        (knn, dict(num_workers=-1), "--num_workers must be at least 0, got -1"),
         (linprobe, dict(weight_decay=0.1), "runs without weight decay, got --weight_decay 0.1"),
     ],
 )
 def test_mistakes_get_one_clear_message(data, tmp_path, command, overrides, message):
-    fails(command, message, arguments(data, tmp_path / "out", **overrides))
+    flags = knn_arguments if command is knn else arguments
+    fails(command, message, flags(data, tmp_path / "out", **overrides))
     assert not (tmp_path / "out").exists()
 
 

@@ -172,6 +172,16 @@ def test_grey_images(folder):
     assert dataset(folder, mode="L", in_chans=1)[0, 0].image.shape == (1, 32, 32)
 
 
+@pytest.mark.parametrize(("mode", "in_chans"), [("L", 1), ("RGB", 3)])
+def test_grey_images_of_sixteen_bits_are_what_those_of_eight_are(tmp_path, mode, in_chans):
+    images = []
+    for scale in (1, 257):
+        pixels = np.arange(40 * 50).reshape(40, 50) % 256 * scale
+        Image.fromarray(pixels.astype(np.uint8 if scale == 1 else np.uint16)).save(tmp_path / "a.png")
+        images.append(dataset(tmp_path, mode=mode, in_chans=in_chans)[0, 0].image)
+    assert torch.equal(*images) and images[0].std() > 0.5
+
+
 @pytest.mark.parametrize("size", [(32, 32), (32, 64), (64, 32)])
 def test_evaluation_crop_keeps_proportions(size):
     image = Image.new("RGB", (100, 60))

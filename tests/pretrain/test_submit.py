@@ -53,6 +53,12 @@ def test_a_preempted_job_continues_from_its_own_checkpoints(submitit, tmp_path):
     assert job.checkpoint().argv == [*job.argv, "--resume", "auto"]
 
 
+def test_nothing_is_queued_on_no_node(submitit, tmp_path):
+    with pytest.raises(SystemExit, match="error: --nodes must be at least 1, got 0"):
+        submit.main(["--nodes", "0", "--", *FLAGS, "--output_dir", str(tmp_path)])
+    assert not submitit.jobs
+
+
 def test_a_job_reports_mistakes_as_the_command_does(submitit, tmp_path):
     job = submit.Job([*FLAGS, "--output_dir", str(tmp_path), "--data_path", "nowhere", "--device", "cpu"])
     with pytest.raises(SystemExit, match="error: There is no data at nowhere"):

@@ -205,14 +205,15 @@ def test_two_processes_equal_one(images, tmp_path):
     (images / "train" / "04.png").write_text("not an image")
     pretrain_main(arguments(images, one, batch_size=4, epochs=1, max_corrupt=0.1))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run(
-        [*command, *arguments(images, two, epochs=1, max_corrupt=0.1)], cwd=REPO, env=ENVIRONMENT, check=True
-    )
+    command += arguments(images, two, epochs=1, max_corrupt=0.1)
+    subprocess.run(command, cwd=REPO, env=ENVIRONMENT, check=True)
     a, b = checkpoint(one, 2), checkpoint(two, 2)
     assert a["corrupt"] == b["corrupt"] == [4]
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
     assert losses(one)[0] == pytest.approx(losses(two)[0], rel=1e-5)
+    again = subprocess.run([*command, "--resume=auto"], cwd=REPO, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 1 and again.stderr.count("error: Nothing is left to train") == 1
 
 
 def test_init_weights_starts_a_new_run(images, whole_run, tmp_path):
@@ -243,6 +244,8 @@ def test_visualize(images, whole_run, tmp_path):
         visualize.main(["--checkpoint", str(whole_run / "encoder.pth"), *flags])
     with pytest.raises(SystemExit, match=r"grid\.xyz must end in \.png"):
         visualize.main(["--checkpoint", "any.pth", "--images", "any", "--output", "grid.xyz"])
+    with pytest.raises(SystemExit, match="--count must be at least 1, got 0"):
+        visualize.main(["--checkpoint", "any.pth", *flags, "--count", "0"])
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,18 @@ def test_visualize(images, whole_run, tmp_path):
         (dict(device="cuda"), "there is no usable GPU"),
         (dict(resume="missing.pth"), "missing.pth does not exist"),
         (dict(resume="b.pth", init_weights="a.pth"), "give only one of them"),
+        (dict(max_steps=-1), "--max_steps must be at least 0, got -1"),
+        (dict(save_steps=-1), "--save_steps must be at least 0, got -1"),
+        (dict(num_workers=-1), "--num_workers must be at least 0, got -1"),
+        (dict(seed=-1), "--seed must be at least 0, got -1"),
+        (dict(max_corrupt=1.5), "--max_corrupt must be at least 0 and at most 1, got 1.5"),
+        (dict(warmup_epochs=-1), "--warmup_epochs must be at least 0, got -1.0"),
+        (dict(weight_decay="nan"), "--weight_decay must be at least 0, got nan"),
+        (dict(min_lr=-1e-3), "--min_lr must be at least 0, got -0.001"),
+        (dict(clip_grad=-1), "--clip_grad must be at least 0, got -1.0"),
+        (dict(lr=0), "--lr must be above 0, got 0.0"),
+        (dict(blr="inf"), "--blr must be above 0, got inf"),
+        (dict(picture_epochs=0), "--picture_epochs must be at least 1, got 0"),
     ],
 )
 def test_mistakes_get_one_clear_message(images, tmp_path, overrides, message):

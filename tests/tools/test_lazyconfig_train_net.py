@@ -54,8 +54,10 @@ def test_terminated_killed_and_resumed_equals_uninterrupted(shapes, tmp_path):
     groups = torch.load(run / "model_final.pth", weights_only=True)["trainer"]["optimizer"]["param_groups"]
     assert {group["initial_lr"] for group in groups} == {0.0005}
 
-    again = run_training(shapes, run, "train.max_iter=13", "--resume")
+    config = (run / "config.yaml").read_bytes()
+    again = run_training(shapes, run, "train.max_iter=13", "optimizer.lr=0.1", "--resume")
     assert again.returncode == 1 and "Nothing is left to train" in again.stderr
+    assert (run / "config.yaml").read_bytes() == config  # that of the run, not of the command that was refused
     fresh = run_training(shapes, run, *OPTIONS)
     assert fresh.returncode == 1 and "already holds a run; add --resume" in fresh.stderr
 
@@ -92,13 +94,13 @@ def test_epochs_accumulation_and_a_compiled_backbone_in_two_processes(shapes, tm
     assert all(group["fused"] for group in final["trainer"]["optimizer"]["param_groups"])
 
     again = run_training(shapes, tmp_path / "run", *arguments, "--resume")
-    assert again.returncode == 1 and "holds iteration 3 of train.max_iter=3" in again.stderr
+    assert again.returncode == 1 and again.stderr.count("holds iteration 3 of train.max_iter=3") == 1
 
 
-def test_torchrun(shapes, tmp_path):
+def torchrun(shapes, output, *arguments: str) -> subprocess.CompletedProcess:
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *command, *train_command(tmp_path / "run", "train.max_iter=1")],
+    return subprocess.run(
+        [sys.executable, *command, *train_command(output, *arguments)],
         cwd=REPO,
         env=environment(shapes),
         capture_output=True,
@@ -106,5 +108,11 @@ def test_torchrun(shapes, tmp_path):
         timeout=300,
         check=False,
     )
+
+
+def test_torchrun(shapes, tmp_path):
+    done = torchrun(shapes, tmp_path / "run", "train.max_iter=1")
     assert done.returncode == 0, done.stderr
     assert "World size: 2" in done.stdout and (tmp_path / "run" / "model_final.pth").exists()
+    mistaken = torchrun(shapes, tmp_path / "other", "train.max_iters=1")  # noticed before the processes join
+    assert mistaken.returncode == 1 and mistaken.stderr.count("error: Override 'train.max_iters'") == 1

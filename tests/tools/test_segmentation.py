@@ -10,7 +10,7 @@ from PIL import Image
 from scripts import call, load_tool, run_tool
 from shapes import REPO
 
-from convmae_det.engine import run
+from convmae_det.engine import run as run_here
 from pretrain.errors import UserError
 
 CONFIG = str(REPO / "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py")
@@ -41,6 +41,10 @@ def train(*arguments):
     return run_tool("lazyconfig_train_net", "--num-gpus", 0, "--config-file", CONFIG, *arguments)
 
 
+def train_in_process(*overrides, resume=False):
+    run_here(Namespace(config_file=CONFIG, opts=list(overrides), resume=resume, eval_only=False))
+
+
 def test_folders_from_training_to_pictures(shapes, tmp_path, classes):
     run, val = tmp_path / "run", folders(shapes, tmp_path, "val")
     done = train(*folders(shapes, tmp_path), *val, *classes, *SMALL, f"train.output_dir={run}")
@@ -50,6 +54,12 @@ def test_folders_from_training_to_pictures(shapes, tmp_path, classes):
     assert stored["metric"] == "sem_seg/mIoU"
     log = (run / "log.txt").read_text()
     assert "8 images with label maps" in log and "triangle" in log  # counted for each class
+
+    config, content = (run / "config.yaml").read_bytes(), sorted(p.name for p in run.iterdir())
+    larger = [*folders(shapes, tmp_path), *val, *classes, *SMALL, "data.image_size=96", f"train.output_dir={run}"]
+    with pytest.raises(UserError, match="cannot be continued with this config"):
+        train_in_process(*larger, resume=True)
+    assert (run / "config.yaml").read_bytes() == config and sorted(p.name for p in run.iterdir()) == content
 
     (tmp_path / "classes.txt").rename(tmp_path / "moved.txt")  # a prediction needs neither data nor names
     predicted = run_tool(
@@ -76,6 +86,7 @@ def test_folders_from_training_to_pictures(shapes, tmp_path, classes):
         f"train.init_checkpoint={run / 'model_final.pth'}", f"train.output_dir={run}",
     )  # fmt: skip
     assert other.returncode == 1 and "was trained on 5 classes (background, circle" in other.stderr
+    assert not (run / "eval" / "config.yaml").exists()
 
 
 def test_what_is_for_detectors_alone_says_so(monkeypatch, tmp_path):
@@ -100,10 +111,9 @@ def test_a_run_is_not_begun_over_something_else(shapes, tmp_path, classes, name)
         (output / "config.yaml").write_text("mine")
     else:
         output.write_text("mine")
-    cfg = [CONFIG, *folders(shapes, tmp_path), *classes, f"train.output_dir={output}"]
     message = "was trained on 1 classes .* --resume with those" if name == "run" else "notes.txt is the name of a file"
     with pytest.raises(UserError, match=message):
-        run(Namespace(config_file=cfg[0], opts=cfg[1:], resume=name == "run", eval_only=False))
+        train_in_process(*folders(shapes, tmp_path), *classes, f"train.output_dir={output}", resume=name == "run")
     assert (output / "config.yaml" if name == "run" else output).read_text() == "mine"
 
 

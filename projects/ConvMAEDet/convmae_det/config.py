@@ -3,6 +3,8 @@
 import difflib
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 
 import yaml
@@ -29,6 +31,9 @@ UNREADABLE = (
 )
 """What goes wrong in a config file that is executed, or was cut off."""
 
+SWITCHES_OR_NAMES = ("train.compile",)
+"""False by default, but not only true and false are values."""
+
 
 def default_train_options() -> DictConfig:
     """detectron2's `train` options with what this project's trainer adds; new keys are explained in DETECTION.md."""
@@ -54,7 +59,8 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Reads a run's config with :func:`read_config`, fills in defaults, and applies `key=value` overrides.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or an override does not parse or names nothing.
+        UserError: there is no such file, it cannot be read, or an override does not parse, names nothing, or gives text
+            in place of a number.
     """
     cfg = read_config(config_file)
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -99,7 +105,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
         return instantiate(cfg.model)
     except UserError:
         raise
-    except (ValueError, AssertionError) as e:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e:
         size = f" for data.image_size={cfg.data.image_size}" if "image_size" in cfg.get("data", {}) else ""
         raise UserError(f"The model of this config cannot be built{size}: {e}") from e
 
@@ -122,6 +128,7 @@ def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             )
         if not override.is_add():  # hydra's +key=value adds a key on purpose
             _check_key(cfg, override.key_or_group)
+            _check_kind(override.key_or_group, override.value(), _current_value(cfg, override.key_or_group))
     try:
         LazyConfig.apply_overrides(cfg, list(overrides))
     except (KeyError, NotImplementedError) as e:
@@ -163,9 +170,48 @@ def _check_key(cfg: DictConfig, key: str) -> None:
         path.append(part)
 
 
-def _arguments(node: DictConfig) -> set[str] | None:
-    """Names that may stand below a node: its keys, and what its target accepts; None if that is anything."""
-    names = {str(key) for key in node}
+def _check_kind(key: str, value: object, current: object) -> None:
+    """Raises UserError if an override has text where the config has numbers, or true or false.
+
+    Which numbers fit, and whether a list or null does, is for the receiver to say.
+    """
+    expected, given = ({_kind(leaf) for leaf in _leaves(v)} - {None} for v in (current, value))
+    if expected == {"number"} and not given <= {"number"}:
+        what = "a number" if isinstance(current, Real) else "numbers"
+        raise UserError(f"{key}={value} must be {what}, such as {current}.")
+    if expected == {"switch"} and "text" in given and key not in SWITCHES_OR_NAMES:
+        raise UserError(f"{key}={value} must be true or false.")
+
+
+def _kind(leaf: object) -> str | None:
+    """None for what may stand for any kind: null, and a reference to another key."""
+    if leaf is None or (isinstance(leaf, str) and "${" in leaf):
+        return None
+    return {bool: "switch", str: "text"}.get(type(leaf), "number" if isinstance(leaf, Real) else "other")
+
+
+def _leaves(value: object) -> list:
+    """The value itself, or what a list or dict of values holds."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for entry in value for leaf in _leaves(entry)] if isinstance(value, list | tuple) else [value]
+
+
+def _current_value(cfg: DictConfig, key: str) -> object:
+    """What stands at a key, or the default of the argument that is meant; None if neither can be told."""
+    parent, _, name = key.rpartition(".")
+    with suppress(OmegaConfBaseException):  # a reference to nothing
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if isinstance(node, DictConfig) and name not in node:
+            return (_arguments(node) or {}).get(name)
+        value = OmegaConf.select(cfg, key)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return None
+
+
+def _arguments(node: DictConfig) -> dict[str, object] | None:
+    """What may stand below a node, with defaults: its keys, and what its target accepts; None if that is anything."""
+    names = dict.fromkeys(str(key) for key in node)
     if "_target_" not in node:
         return names
     target = locate(node._target_) if isinstance(node._target_, str) else node._target_
@@ -177,4 +223,5 @@ def _arguments(node: DictConfig) -> set[str] | None:
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
-    return names | set(parameters) - {"self"}
+    defaults = {name: None if p.default is p.empty else p.default for name, p in parameters.items() if name != "self"}
+    return names | defaults

@@ -1,4 +1,4 @@
-"""Training curves from the logs that runs leave: `metrics.json` of detectors, `log.jsonl` of pretraining."""
+"""Training curves from the logs that runs leave: `metrics.json` of detectron2's trainer, `log.jsonl` of pretraining."""
 
 import json
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ PANELS = {
     "loss": (("total_loss", "-"), ("train_loss", "-"), ("val_loss", "--")),
     "learning rate": (("lr", "-"),),
     "AP": (("bbox/AP", "-"), ("segm/AP", "--")),
+    "mIoU and pACC / %": (("sem_seg/mIoU", "-"), ("sem_seg/pACC", "--")),
     "peak memory / MB": (("max_mem_mb", "-"), ("peak_memory_mb", "-")),
 }
 """What is drawn: names in the logs, with a line style each."""
@@ -89,7 +90,7 @@ def running_median(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
-    """A panel each for loss, learning rate, AP and memory, as far as any run has them; one colour a run.
+    """A panel each for loss, learning rate, AP, mIoU and memory, as far as any run has them; one colour a run.
 
     Args:
         runs: curves by the run's name.
@@ -102,9 +103,9 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
         title: lines for title, lines in PANELS.items() if any(n in run for n, _ in lines for run in runs.values())
     }
     if not panels:
-        raise UserError(f"{', '.join(runs)}: there is neither loss, learning rate, AP nor memory to plot.")
+        raise UserError(f"{', '.join(runs)}: there is neither loss, learning rate, AP, mIoU nor memory to plot.")
     if len(kinds := {"train_loss" in run for run in runs.values()}) > 1:
-        raise UserError("Detection runs count iterations and pretraining runs epochs: plot them one kind at a time.")
+        raise UserError("Pretraining runs count epochs, all others iterations: plot them one kind at a time.")
     figure = Figure(figsize=(11, 1.0 + 3.2 * -(-len(panels) // 2)), layout="constrained")
     grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flat
     colours = matplotlib.colormaps["tab10"].colors

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from pretrain.errors import UserError
+from pretrain.images import check_depth
 
 __all__ = ["DatasetReport", "check_coco_json", "check_datasets", "read_coco_json", "upright_size"]
 
@@ -162,17 +163,22 @@ def _check_files(report: DatasetReport, images: list, root: Path) -> None:
     report.add("image files missing", missing, f"they should be in {root}.")
     if missing:
         return
-    unreadable, resized = [], []
+    unreadable, too_deep, resized = [], [], []
     for image in images[:: max(1, len(images) // SIZE_SAMPLES)]:
         try:
             with Image.open(root / image["file_name"]) as file:
                 size = upright_size(file)
+                check_depth(file)
+        except ValueError:
+            too_deep.append(image["file_name"])
+            continue
         except OSError:
             unreadable.append(image["file_name"])
             continue
         if size != (image["width"], image["height"]):
             resized.append(f"{image['file_name']} is {size[0]}x{size[1]}, not {image['width']}x{image['height']}")
     report.add("image files that cannot be read", unreadable, "replace them.")
+    report.add("image files of 32 bits a pixel, whose white is unknown", too_deep, "save them with 8 or 16 bits.")
     report.add("image files of another size than annotated", resized, "annotate photos as they look upright.")
 
 

@@ -4,14 +4,17 @@ import logging
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, hooks
+from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
@@ -27,6 +30,7 @@ from convmae_det.task import task_of
 from convmae_det.trainer import Trainer
 from convmae_det.tta import with_tta
 from convmae_det.writers import build_writers, check_writers
+from pretrain.checkpoint import replacing
 from pretrain.errors import UserError
 
 __all__ = ["compile_backbone", "evaluate", "run", "train"]
@@ -56,7 +60,7 @@ def run(args: Namespace) -> None:
     if (output_dir.exists() and not output_dir.is_dir()) or output_dir.suffix in (".txt", ".log"):
         raise UserError(f"train.output_dir={output_dir} is the name of a file; name a folder.")
     task = task_of(cfg)
-    for name in dict.fromkeys(("convmae_det", "pretrain", task.package)):
+    for name in dict.fromkeys(("fvcore", "detectron2", "convmae_det", "pretrain", task.package)):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
     task.use_custom_data(cfg, training=not args.eval_only)
     if args.eval_only and "evaluator" not in cfg.dataloader:
@@ -64,13 +68,13 @@ def run(args: Namespace) -> None:
             "The config has no dataloader.evaluator: --eval-only has nothing to evaluate (data.val_images?)."
         )
     check_padding(cfg)
-    if args.resume and not args.eval_only:  # before the configuration of the earlier run is replaced
+    if args.resume and not args.eval_only:
         _on_main_process(lambda: _check_classes_of_run(cfg))
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
     _check_precision(cfg)
     check_writers(cfg.train.writers)
-    default_setup(cfg, args)
+    _set_up(cfg, args)
     if cfg.train.check_data:
         _on_main_process(lambda: task.check_datasets(cfg, training=not args.eval_only))
 
@@ -85,9 +89,34 @@ def run(args: Namespace) -> None:
             "evaluate it on data of the classes it was trained on, or name another checkpoint.",
         )
         load_weights(model, cfg.train.init_checkpoint, strict=True)
+        _write_config(cfg)
         evaluate(cfg, model)
     else:
         train(cfg, model, resume=args.resume)
+
+
+def _set_up(cfg: DictConfig, args: Namespace) -> None:
+    """What detectron2's `default_setup` does, but for `config.yaml`, which must survive a run that is refused later."""
+    rank = comm.get_rank()
+    logger.info(f"Rank of current process: {rank}. World size: {comm.get_world_size()}")
+    logger.info(f"Environment info:\n{collect_env_info()}")
+    logger.info(f"Command line arguments: {args}")
+    logger.info(f"Contents of {args.config_file}:\n{Path(args.config_file).read_text()}")
+    seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + rank)
+    # Test images may have any size: for each cuDNN would look for the fastest algorithm anew.
+    torch.backends.cudnn.benchmark = not args.eval_only and cfg.train.get("cudnn_benchmark", False)
+
+
+def _write_config(cfg: DictConfig) -> None:
+    """Writes `config.yaml`, in place of an earlier run's, once nothing is left that this run could be refused for."""
+    if not comm.is_main_process():
+        return
+    output_dir = Path(cfg.train.output_dir)
+    with TemporaryDirectory(prefix=".config-", dir=output_dir) as folder:
+        LazyConfig.save(cfg, f"{folder}/config.yaml")  # and config.yaml.pkl, of what YAML cannot hold
+        for file in Path(folder).iterdir():
+            with replacing(output_dir / file.name) as temporary:
+                file.replace(temporary)
 
 
 def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
@@ -176,16 +205,15 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False) -> None:
         )
     if start_iter:
         _skip_batches(loader, start_iter * cfg.train.grad_accum_steps)
+    _write_config(cfg)
     trainer.train(start_iter, cfg.train.max_iter)
 
 
 def _build_loader(cfg: DictConfig) -> Iterable:
-    """The loader of micro-batches; on the way the config's derived numbers are filled in, logged and dumped."""
+    """The loader of micro-batches; on the way the config's derived numbers are filled in and logged."""
     dataset = instantiate(cfg.dataloader.train.dataset)
     recipe = derive_recipe(cfg, len(dataset), comm.get_world_size())
     logger.info(str(recipe))
-    if comm.is_main_process():
-        LazyConfig.save(cfg, str(Path(cfg.train.output_dir) / "config.yaml"))
     micro_batches = {"dataset": dataset, "total_batch_size": recipe.total_batch_size // recipe.grad_accum_steps}
     return instantiate(dict(cfg.dataloader.train) | micro_batches)
 

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from pretrain.distributed import check_device
+from pretrain.devices import check_device
 from pretrain.errors import UserError, exit_on_user_error
 
 __all__ = ["launch"]

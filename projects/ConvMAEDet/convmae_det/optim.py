@@ -1,12 +1,15 @@
 """The optimizer of a config, in its fused form where the device has one."""
 
 import inspect
+from copy import deepcopy
 
 import torch
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch import nn
+
+from pretrain.errors import UserError
 
 __all__ = ["build_optimizer"]
 
@@ -20,12 +23,16 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     with overflown gradients by themselves, without waiting for the GPU.
 
     Args:
-        cfg: LazyConfig of an optimizer whose `params` take the model.
+        cfg: LazyConfig of an optimizer whose `params` take the model; it stays as it is.
         model: on its device, not wrapped.
 
     Returns:
         the optimizer. A state loaded into it later does not change how it updates, only what it goes on from.
+
+    Raises:
+        UserError: a number is out of its range.
     """
+    cfg = deepcopy(cfg)  # the run's config stays one that can be written
     cfg.params.model = model
     target = locate(cfg._target_) if isinstance(cfg._target_, str) else cfg._target_
     devices = {p.device.type for p in model.parameters()}
@@ -36,7 +43,10 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         and devices <= set(FUSED_DEVICES)
     ):
         cfg.fused = True
-    optimizer = instantiate(cfg)
+    try:
+        optimizer = instantiate(cfg)
+    except (ValueError, TypeError) as e:
+        raise UserError(f"The optimizer of this config cannot be built: {e}") from e
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     return optimizer
 

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from omegaconf import DictConfig
@@ -18,9 +17,10 @@ from convmae_det.categories import categories_of, stored_categories
 from convmae_det.checkpoint import load_weights
 from convmae_det.config import build_model, load_config
 from convmae_det.custom_data import set_class_count
+from convmae_det.images import decode_image
 from convmae_det.pyramid import check_padding
 from convmae_det.tta import with_tta
-from pretrain.distributed import check_device
+from pretrain.devices import check_device
 from pretrain.errors import UserError
 
 __all__ = ["Predictor", "read_rgb"]
@@ -152,10 +152,10 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     """An image file as RGB uint8 `(H, W, 3)`, turned upright as its EXIF data say.
 
     Raises:
-        OSError: the file is missing, damaged, or no image.
+        OSError: the file is missing, damaged, no image, or has 32 bits a pixel.
     """
     try:
-        return read_image(Path(path), format="RGB")
+        return decode_image(path, "RGB")
     except OSError:
         raise
     except Exception as e:  # Pillow raises a dozen types for damaged files

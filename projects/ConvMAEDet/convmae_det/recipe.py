@@ -112,14 +112,14 @@ def derive_recipe(cfg: DictConfig, images: int, world_size: int) -> Recipe:
     """
     train, batch = cfg.train, cfg.dataloader.train.total_batch_size
     _positive("optimizer.lr", cfg.optimizer.lr)
-    for name, value in (("log_period", train.log_period), ("checkpointer.period", train.checkpointer.period)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"train.{name}={value} must be a whole number of iterations, at least 1.")
+    periods = {"log_period": train.log_period, "checkpointer.period": train.checkpointer.period}
+    for name, value in {"max_iter": train.max_iter, "eval_period": train.eval_period, **periods}.items():
+        least = 0 if name == "eval_period" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"train.{name}={value} must be a whole number of iterations, at least {least}.")
     _check_batch(batch, train.grad_accum_steps, world_size)
     if train.epochs is not None:
         _fill_in_epochs(train, images, batch)
-    if train.max_iter < 1:
-        raise UserError(f"train.max_iter={train.max_iter} must be at least 1.")
     fit_schedule(cfg.lr_multiplier, train.max_iter)
     lr_scale = 1.0
     if train.lr_base_batch_size is not None:

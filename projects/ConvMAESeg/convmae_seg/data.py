@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
 
+from convmae_det.images import read_image
 from convmae_seg.label_maps import check_same_size, read_label_map
 from pretrain.errors import UserError
 
@@ -50,7 +50,7 @@ class LabelMapMapper:
             UserError: a file cannot be read, or the label map is not one of this image and these classes.
         """
         sample = copy.deepcopy(sample)
-        image = self._read_image(sample["file_name"])
+        image = read_image(sample["file_name"], self.image_format)
         sample["height"], sample["width"] = image.shape[:2]
         labels = None
         if self.is_train:
@@ -64,12 +64,6 @@ class LabelMapMapper:
         if labels is not None:
             sample["sem_seg"] = torch.as_tensor(np.ascontiguousarray(inputs.sem_seg))
         return sample
-
-    def _read_image(self, path: str) -> np.ndarray:
-        try:
-            return read_image(path, format=self.image_format)
-        except Exception as e:  # Pillow raises a dozen types for damaged files
-            raise UserError(f"{path} cannot be read as an image: {e}") from e
 
 
 def shared_metadata(dataset_names: str | Sequence[str]) -> Metadata:

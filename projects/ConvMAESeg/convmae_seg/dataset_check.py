@@ -14,6 +14,7 @@ from tabulate import tabulate
 from convmae_det.dataset_check import upright_size
 from convmae_seg.label_maps import IGNORED, check_same_size, read_label_map
 from pretrain.errors import UserError
+from pretrain.images import check_depth
 
 __all__ = ["LabelMapReport", "check_datasets", "check_label_maps"]
 
@@ -120,6 +121,7 @@ def _size(path: str) -> tuple[int, int]:
     """Height and width of an image turned upright, as it is read for training."""
     try:
         with Image.open(path) as image:
+            check_depth(image)
             width, height = upright_size(image)
             image.draft("RGB", (1, 1))  # JPEGs are decoded at an eighth: enough to find those that were cut off
             image.load()

@@ -6,6 +6,7 @@ from detectron2.config import LazyCall as L
 
 from convmae_det.data import build_train_loader
 from convmae_det.evaluation import COCOEvaluator
+from convmae_det.mapper import InstanceMapper
 
 data = dict(
     image_size=1024,
@@ -17,6 +18,7 @@ data = dict(
 dataloader = model_zoo.get_config("common/data/coco.py").dataloader
 dataloader.train.update(_target_=build_train_loader, total_batch_size=64, seed="${train.seed}")
 dataloader.train.mapper.update(
+    _target_=InstanceMapper,
     augmentations=[
         L(T.RandomFlip)(horizontal=True),
         L(T.ResizeScale)(
@@ -27,7 +29,10 @@ dataloader.train.mapper.update(
     image_format="RGB",
     recompute_boxes=True,  # cropping cuts objects
 )
-dataloader.test.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length="${data.test_short_side}", max_size="${data.test_max_size}"),
-]
+dataloader.test.mapper.update(
+    _target_=InstanceMapper,
+    augmentations=[
+        L(T.ResizeShortestEdge)(short_edge_length="${data.test_short_side}", max_size="${data.test_max_size}"),
+    ],
+)
 dataloader.evaluator.update(_target_=COCOEvaluator)
