@@ -3,10 +3,9 @@
 import atexit
 import logging
 import os
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ import torch.distributed as dist
 
 __all__ = ["World", "in_world", "is_first_to_tell"]
 
-HEAD_START = timedelta(seconds=5)
-"""How long other processes wait for the main one to tell of a mistake that it probably meets as well."""
+HEAD_START = 5.0
+"""Seconds that other processes wait for the main one to tell of a mistake that it probably meets as well."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,10 @@ def is_first_to_tell() -> bool:
     if not (dist.is_available() and dist.is_initialized()):
         return os.environ.get("LOCAL_RANK", "0") == "0"
     store = dist.distributed_c10d._get_default_store()
-    if dist.get_rank() > 0:
-        with suppress(RuntimeError):
-            store.wait(["told"], HEAD_START)
+    deadline = time.monotonic() + (HEAD_START if dist.get_rank() > 0 else 0)
     try:
+        while time.monotonic() < deadline and not store.check(["told"]):
+            time.sleep(0.1)
         return store.add("told", 1) == 1
     except RuntimeError:  # the store has ended with the main process, which has told what ended it
         return False

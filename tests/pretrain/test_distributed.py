@@ -18,7 +18,7 @@ def meets_mistake(monkeypatch):
     stores = {0: main, 1: TCPStore("127.0.0.1", main.port, timeout=timedelta(seconds=5))}
     del main
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(ours, "HEAD_START", timedelta(seconds=0.2))
+    monkeypatch.setattr(ours, "HEAD_START", 0.2)
 
     def meet(rank: int, main_is_gone: bool = False) -> str | int:
         if main_is_gone:
