@@ -115,6 +115,8 @@ def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     from hydra.errors import HydraException
 
     for text in overrides:
+        if text.startswith("--"):
+            raise UserError(f"Option {text} stands behind a key=value; put all options before the first of them.")
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as e:
