@@ -37,7 +37,7 @@ model.auxiliary_head.update(channels=16, dropout=0.0)
 model.inference.window_batch_size = 8
 
 dataloader.train.dataset.names = "shapes_sem_seg_train"
-dataloader.train.update(total_batch_size=16, num_workers=0)  # a worker takes longer to hand so small images over
+dataloader.train.update(total_batch_size=16, num_workers=0)  # a worker takes cores away, and handing over costs too
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
