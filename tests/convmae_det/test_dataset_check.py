@@ -5,7 +5,7 @@ import json
 
 import pytest
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
-from PIL import Image
+from PIL import ExifTags, Image
 
 from convmae_det.dataset_check import check_coco_json
 
@@ -98,7 +98,7 @@ def test_damaged_image(check, tmp_path):
 def test_photos_are_checked_as_they_are_read(check, tmp_path, orientation):
     """Photos on their side are turned upright when they are read; the check must accept what the loader does."""
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     Image.new("RGB", (20, 10)).save(tmp_path / "photo.jpg", exif=exif)
     for width, height in ((20, 10), (10, 20)):
         record = {"file_name": str(tmp_path / "photo.jpg"), "width": width, "height": height}

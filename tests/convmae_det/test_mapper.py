@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetMapper
-from PIL import Image
+from PIL import ExifTags, Image
 from shapes import CONFIG, REPO
 
 from convmae_det.config import load_config
@@ -24,7 +24,7 @@ def sample(path) -> dict:
 def test_equals_detectron2_s(tmp_path, split):
     pixels = np.random.default_rng(0).integers(0, 255, (48, 32, 3), dtype=np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side
+    exif[ExifTags.Base.Orientation] = 6  # on its side
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
     node = load_config(str(REPO / CONFIG), []).dataloader[split].mapper
     assert node._target_ is InstanceMapper

@@ -5,7 +5,7 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from label_maps import NAMES, write_pairs
-from PIL import Image
+from PIL import ExifTags, Image
 from shapes import REPO
 
 from convmae_det.categories import categories_of
@@ -199,7 +199,7 @@ def test_images_on_their_side(tmp_path):
     """A photo that its EXIF data turn upright fits the label map of the upright picture."""
     cfg = load(write_pairs(tmp_path / "data", count=1))
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(tmp_path / "data/images/0.jpg", exif=exif)
     check_datasets(cfg)
     sample = instantiate(cfg.dataloader.train.mapper)(instantiate(cfg.dataloader.train.dataset)[0])

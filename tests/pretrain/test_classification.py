@@ -317,9 +317,8 @@ def test_mistaken_data(data, tmp_path):
         return arguments(copy, tmp_path / "out")
 
     def flatten(root):
-        for split in ("val",):
-            for path in list((root / split).glob("*/*.png")):
-                path.rename(root / split / f"{path.parent.name}{path.name}")
+        for path in list((root / "val").glob("*/*.png")):
+            path.rename(root / "val" / f"{path.parent.name}{path.name}")
 
     def empty(root):
         for split in ("train", "val"):
@@ -330,7 +329,8 @@ def test_mistaken_data(data, tmp_path):
             (path.parent / "images").mkdir(exist_ok=True)
             path.rename(path.parent / "images" / path.name)
 
-    fails(knn, "such as bright/images: an image's class", knn_arguments(broken("n", nest)[5], tmp_path))
+    broken("n", nest)
+    fails(knn, "such as bright/images: an image's class", knn_arguments(tmp_path / "n", tmp_path))
     fails(finetune, r"val holds 9 image\(s\) outside of class folders, so their labels", broken("f", flatten))
     fails(finetune, r"aempty in .*train hold\(s\) no image", broken("e", empty))
     fails(finetune, "lack the class\\(es\\) dark", broken("l", lambda root: shutil.rmtree(root / "val" / "dark")))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pretrain.errors import UserError
 from pretrain.images import check_depth
@@ -21,12 +21,8 @@ logger = logging.getLogger(__name__)
 SIZE_SAMPLES = 64
 """Image files whose size is compared with the annotations'; opening all of a large set would take minutes."""
 
-
-ORIENTATION = 0x0112
-"""The EXIF tag of it."""
-
 ON_THEIR_SIDE = (5, 6, 7, 8)
-"""Its values for images whose width and height change places."""
+"""EXIF orientations of images whose width and height change places."""
 
 
 @dataclass
@@ -185,7 +181,7 @@ def _check_files(report: DatasetReport, images: list, root: Path) -> None:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of a photo turned as its EXIF data say, as detectron2 reads it; nothing is decoded."""
     try:
-        turned = image.getexif().get(ORIENTATION) in ON_THEIR_SIDE
+        turned = image.getexif().get(ExifTags.Base.Orientation) in ON_THEIR_SIDE
     except Exception:  # damaged EXIF data raise many types, and then detectron2 does not turn the image
         turned = False
     return image.size[::-1] if turned else image.size
