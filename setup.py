@@ -44,15 +44,17 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["pretrain", "pretrain.*"])
+    + find_packages(where="projects/LazyRun", include=["lazyrun", "lazyrun.*"])
     + find_packages(where="projects/ConvMAEDet", include=["convmae_det", "convmae_det.*"])
     + find_packages(where="projects/MIMDet", include=["mimdet", "mimdet.*"])
     + find_packages(where="projects/ConvMAESeg", include=["convmae_seg", "convmae_seg.*"]),
     package_dir={
+        "lazyrun": "projects/LazyRun/lazyrun",
         "convmae_det": "projects/ConvMAEDet/convmae_det",
         "mimdet": "projects/MIMDet/mimdet",
         "convmae_seg": "projects/ConvMAESeg/convmae_seg",
     },
-    package_data={"convmae_det": ["templates/*.html"]},
+    package_data={"lazyrun": ["viz/templates/*.html"]},
     install_requires=PRETRAIN,
     extras_require={
         "detection": DETECTION,

@@ -23,6 +23,8 @@ import numpy as np
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from pretrain.common.errors import UserError
+
 IGNORED = 255
 
 
@@ -38,7 +40,7 @@ def object_mask(segmentation: list | dict, height: int, width: int) -> np.ndarra
     else:
         encoded = segmentation
     if list(encoded["size"]) != [height, width]:
-        raise ValueError(f"a mask has the size {encoded['size']} in an image of {[height, width]}")
+        raise UserError(f"a mask has the size {encoded['size']} in an image of {[height, width]}")
     return mask_util.decode(encoded).astype(bool)
 
 
@@ -61,17 +63,17 @@ def convert(annotation_file: Path, output: Path) -> int:
     content = json.loads(annotation_file.read_bytes())
     categories = sorted(content["categories"], key=lambda c: c["id"])
     if not 0 < len(categories) < IGNORED:
-        raise ValueError(f"it has {len(categories)} categories; label maps of 8 bits hold 1 to {IGNORED - 1}")
+        raise UserError(f"it has {len(categories)} categories; label maps of 8 bits hold 1 to {IGNORED - 1}")
     names = [category["name"] for category in categories]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"it names the category {twice[0]!r} twice; each class needs a name of its own")
+        raise UserError(f"it names the category {twice[0]!r} twice; each class needs a name of its own")
     files = label_files(content["images"])
     labels = {category["id"]: label for label, category in enumerate(categories)}
     annotations = defaultdict(list)
     for annotation in content["annotations"]:
         if annotation["category_id"] not in labels:
-            raise ValueError(f"it has no category {annotation['category_id']}, that of annotation {annotation['id']}")
+            raise UserError(f"it has no category {annotation['category_id']}, that of annotation {annotation['id']}")
         annotations[annotation["image_id"]].append(annotation)
     # Only a complete folder gets the final name.
     temporary = output.with_name(f".{output.name}.tmp")
@@ -92,17 +94,17 @@ def label_files(images: list[dict]) -> list[Path]:
     """Relative paths of the images' label maps.
 
     Raises:
-        ValueError: there are no images, two would share one, or one lies outside of the folder that is written.
+        UserError: there are no images, two would share one, or one lies outside of the folder that is written.
     """
     files = [Path(image["file_name"]).with_suffix(".png") for image in images]
     if not files:
-        raise ValueError("it lists no images")
+        raise UserError("it lists no images")
     for image, file in zip(images, files, strict=True):
         if file.is_absolute() or ".." in file.parts:
-            raise ValueError(f"file_name {image['file_name']!r} must be a path below the image folder, without '..'")
+            raise UserError(f"file_name {image['file_name']!r} must be a path below the image folder, without '..'")
     shared = [file for file, count in Counter(files).items() if count > 1]
     if shared:
-        raise ValueError(f"{shared[0]} would be the label map of two images; give them different names")
+        raise UserError(f"{shared[0]} would be the label map of two images; give them different names")
     return files
 
 

@@ -4,4 +4,4 @@ torchvision and timm alone.
 Importing this package makes the classifiers known to timm: `timm.create_model("convvit_base_patch16")`.
 """
 
-from pretrain import timm_models as timm_models
+from pretrain.models import timm_registry as timm_registry

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pretrain.args import parse_args
-from pretrain.errors import run_command
-from pretrain.trainer import run
+from pretrain.common.commands import run_command
+from pretrain.training.args import parse_args
+from pretrain.training.pretraining import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:

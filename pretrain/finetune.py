@@ -12,14 +12,14 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from pretrain.augmentation import finetune_transform
-from pretrain.checkpoint import save_atomically
-from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
-from pretrain.classification_args import parse_finetune_args
-from pretrain.data import image_mode
-from pretrain.distributed import in_world
-from pretrain.errors import run_command
-from pretrain.labelled import LabelledImages, LabelledSample
+from pretrain.common.commands import run_command
+from pretrain.common.distributed import in_world
+from pretrain.common.files import save_atomically
+from pretrain.data.augmentation import finetune_transform
+from pretrain.data.labels import LabelledImages, LabelledSample
+from pretrain.data.transforms import image_mode
+from pretrain.training.classification import ClassificationLoss, ClassificationRun, evaluate_file
+from pretrain.training.classification_args import parse_finetune_args
 
 __all__ = ["FineTuning", "run"]
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     """Fine-tunes, or with `--eval` evaluates, in this process: one of those torchrun started or the only one.
 
     Raises:
-        FileNotFoundError, ValueError: arguments, data or files that cannot be used.
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
         NonFiniteError: losses stayed non-finite.
     """
     if args.eval:

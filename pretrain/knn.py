@@ -7,69 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from pretrain.checkpoint import save_json
-from pretrain.classification import describe, held_out_images, make_classifier
-from pretrain.classification_args import parse_knn_args
-from pretrain.classifier_weights import load_trunk
-from pretrain.data import image_mode
-from pretrain.distributed import World, in_world
-from pretrain.errors import run_command
-from pretrain.evaluation import accuracy_line, count_correct
-from pretrain.features import extract_features
-from pretrain.labelled import LabelledImages, check_same_classes, class_names, open_labelled, take_fraction
-from pretrain.precision import Precision, default_amp
-from pretrain.training_state import seed_everything
+from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.common.commands import run_command
+from pretrain.common.distributed import World, in_world
+from pretrain.common.errors import UserError
+from pretrain.common.files import save_json
+from pretrain.data.labels import LabelledImages, check_same_classes, class_names, open_labelled, take_fraction
+from pretrain.data.transforms import image_mode
+from pretrain.evaluation.accuracy import accuracy_line
+from pretrain.evaluation.features import extract_features
+from pretrain.evaluation.neighbours import knn_accuracy
+from pretrain.training.classification import describe, held_out_images, make_classifier
+from pretrain.training.classification_args import parse_knn_args
+from pretrain.training.precision import Precision, default_amp
+from pretrain.training.state import seed_everything
 
-__all__ = ["knn_accuracy", "run"]
+__all__ = ["run"]
 
 logger = logging.getLogger(__name__)
-
-# Similarities held at a time: 256 MB of them.
-CHUNK_SIMILARITIES = 2**26
-
-
-def knn_accuracy(
-    train: tuple[torch.Tensor, torch.Tensor],
-    test: tuple[torch.Tensor, torch.Tensor],
-    num_classes: int,
-    k: int = 20,
-    temperature: float = 0.07,
-) -> dict[str, float]:
-    """Accuracy of a vote among the k most similar training images, weighted by exp(cosine similarity / temperature).
-
-    Args:
-        train: features `(N, C)` and labels `(N,)`.
-        test: the same of the images to classify.
-
-    Returns:
-        `acc1` and `acc5` in percent.
-
-    Raises:
-        ValueError: there are fewer than k training images.
-    """
-    (train_features, train_labels), (test_features, test_labels) = train, test
-    if k > len(train_features):
-        raise ValueError(f"--k {k} neighbours cannot be found among {len(train_features)} training images.")
-    train_features = F.normalize(train_features, dim=1)
-    chunk = max(1, CHUNK_SIMILARITIES // len(train_features))
-    right = torch.zeros(2, dtype=torch.int64, device=test_labels.device)
-    for features, labels in zip(test_features.split(chunk), test_labels.split(chunk), strict=True):
-        similarity, neighbours = (F.normalize(features, dim=1) @ train_features.T).topk(k, dim=1)
-        # Relative to the most similar one, as a low temperature would overflow.
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(labels), num_classes).scatter_add_(1, train_labels[neighbours], weights)
-        right += torch.stack(count_correct(votes.topk(min(5, num_classes)).indices, labels))
-    acc1, acc5 = (100 * right / len(test_labels)).tolist()
-    return {"acc1": acc1, "acc5": acc5}
 
 
 def classify(args: argparse.Namespace, world: World, device: torch.device) -> dict[str, float]:
     """Computes the features of both splits, classifies the second by the first, and writes `knn.json`.
 
     Raises:
-        FileNotFoundError, ValueError: data or weights that cannot be used.
+        FileNotFoundError, UserError: data or weights that cannot be used.
     """
     seed_everything(args.seed)
     test = held_out_images(args)
@@ -80,7 +43,7 @@ def classify(args: argparse.Namespace, world: World, device: torch.device) -> di
         reader = take_fraction(reader, args.label_fraction, args.seed)
     train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
     if args.k > len(train):
-        raise ValueError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
+        raise UserError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
     model = make_classifier(args, 0)
     if args.init_weights:
         load_trunk(model, args.init_weights)
@@ -107,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     """Classifies in this process, one of those torchrun started or the only one.
 
     Raises:
-        FileNotFoundError, ValueError: arguments, data or files that cannot be used.
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
     """
     in_world(args.device, lambda world, device: classify(args, world, device))
 

@@ -10,15 +10,16 @@ from timm.optim import Lars
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pretrain.classification import ClassificationLoss, ClassificationRun, evaluate_file
-from pretrain.classification_args import parse_linprobe_args
-from pretrain.classifier import ConvViT
-from pretrain.data import image_mode, train_transform
-from pretrain.distributed import World, in_world
-from pretrain.errors import run_command
-from pretrain.evaluation import evaluate
-from pretrain.features import CachedFeatures, extract_features, pooled_features
-from pretrain.labelled import ExactSampler, LabelledImages, evaluation_transform
+from pretrain.common.commands import run_command
+from pretrain.common.distributed import World, in_world
+from pretrain.data.labels import LabelledImages
+from pretrain.data.samplers import ExactSampler
+from pretrain.data.transforms import evaluation_transform, image_mode, train_transform
+from pretrain.evaluation.accuracy import evaluate
+from pretrain.evaluation.features import CachedFeatures, extract_features, pooled_features
+from pretrain.models.classifier import ConvViT
+from pretrain.training.classification import ClassificationLoss, ClassificationRun, evaluate_file
+from pretrain.training.classification_args import parse_linprobe_args
 
 __all__ = ["LinearProbe", "WorldBatchNorm1d", "add_probe_head", "lars", "run"]
 
@@ -147,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
     """Trains a probe, or with `--eval` evaluates one, in this process: one of those torchrun started or the only one.
 
     Raises:
-        FileNotFoundError, ValueError: arguments, data or files that cannot be used.
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
         NonFiniteError: losses stayed non-finite.
     """
     if args.eval:

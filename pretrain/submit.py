@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.__main__ import main as pretrain_main
-from pretrain.args import check_at_least, parse_args
-from pretrain.errors import exit_on_user_error
-from pretrain.training_state import Checkpoints
+from pretrain.common.commands import exit_on_user_error
+from pretrain.training.args import check_at_least, parse_args
+from pretrain.training.state import Checkpoints
 
 
 class Job:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         import submitit
     except ImportError:
         sys.exit("error: this needs submitit; install it with pip install submitit")
-    with exit_on_user_error(ValueError):
+    with exit_on_user_error():
         check_at_least(args, 1, "nodes", "gpus", "hours")
         run_args = parse_args(args.flags)
     flags = args.flags if run_args.resume else [*args.flags, "--resume", "auto"]

@@ -4,63 +4,22 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
-from pretrain.args import check_at_least
-from pretrain.autoencoder import MaskedAutoencoderConvViT
-from pretrain.checkpoint import load_checkpoint, replacing
-from pretrain.checkpoint_kinds import Part, recognise
-from pretrain.data import eval_transform, image_mode, normalisation
-from pretrain.errors import exit_on_user_error
-from pretrain.images import to_eight_bits
+from pretrain.checkpoints.kinds import Part, recognise
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
+from pretrain.common.files import load_checkpoint, replacing
+from pretrain.common.images import to_eight_bits
+from pretrain.data.readers import open_reader
+from pretrain.data.transforms import eval_transform, image_mode
+from pretrain.evaluation.reconstruction import reconstruction_picture
 from pretrain.models import build_model
-from pretrain.readers import open_reader
+from pretrain.models.autoencoder import MaskedAutoencoderConvViT
+from pretrain.training.args import check_at_least
 
-__all__ = ["load_autoencoder", "reconstruction_picture"]
-
-GAP = 4
-
-
-@torch.no_grad()
-def reconstruction_picture(
-    model: MaskedAutoencoderConvViT, imgs: torch.Tensor, mask_ratio: float, noise: torch.Tensor
-) -> Image.Image:
-    """One row for each image: original, masked, reconstruction, pasted.
-
-    Under `norm_pix_loss` the model predicts patches normalised by their own mean and variance; both are taken from the
-    original patch, as there is no other place to take them from. With complementary masks the first view is shown.
-
-    Args:
-        imgs: `(B, C, H, W)`, normalised, on the model's device.
-        noise: `(B, L)`, fixes the masks.
-    """
-    was_training = model.training
-    model.eval()
-    _, pred, mask = model(imgs, mask_ratio, noise)
-    model.train(was_training)
-    B = imgs.shape[0]
-    patches, pred, mask = model.patchify(imgs), pred[:B].float(), mask[:B, :, None]
-    if model.norm_pix_loss:
-        var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        pred = pred * (var + 1e-6).sqrt() + mean
-    shown = [patches, patches.masked_fill(mask.bool(), 0), pred, torch.where(mask.bool(), pred, patches)]
-    mean, std = (torch.tensor(v, device=imgs.device).view(-1, 1, 1) for v in normalisation(model.in_chans))
-    columns = [(model.unpatchify(p) * std + mean).clamp(0, 1).cpu() for p in shown]
-    return _grid(torch.stack(columns, dim=1))
-
-
-def _grid(pictures: torch.Tensor) -> Image.Image:
-    """Pictures `(rows, columns, C, H, W)` in [0, 1], side by side on white."""
-    rows, columns, _, H, W = pictures.shape
-    canvas = np.full((rows * (H + GAP) - GAP, columns * (W + GAP) - GAP, 3), 255, np.uint8)
-    for row in range(rows):
-        for column in range(columns):
-            # (C, H, W) -> (H, W, C)
-            picture = (pictures[row, column] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-            canvas[row * (H + GAP) :, column * (W + GAP) :][:H, :W] = picture
-    return Image.fromarray(canvas)
+__all__ = ["load_autoencoder"]
 
 
 def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int] | None) -> MaskedAutoencoderConvViT:
@@ -68,11 +27,11 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file has no decoder, does not say which model it holds, or holds another one.
+        UserError: the file has no decoder, does not say which model it holds, or holds another one.
     """
     checkpoint = recognise(path)
     if not checkpoint.has(Part.DECODER):
-        raise ValueError(
+        raise UserError(
             f"{path} holds an encoder only. A reconstruction needs the decoder that was trained with it; a newly "
             "initialised one would paint noise. Give a full checkpoint (checkpoint-*.pth)."
         )
@@ -80,7 +39,7 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
     args = args if isinstance(args, dict) else vars(args)
     name = model_name or args.get("model")
     if name is None:
-        raise ValueError(f"{path} does not say which model it holds; name it with --model.")
+        raise UserError(f"{path} does not say which model it holds; name it with --model.")
     img_size = input_size or args.get("input_size", 224)
     model = build_model(
         name.removesuffix("_dec512d8b"),
@@ -92,7 +51,7 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
     try:
         model.load_state_dict(checkpoint.tensors)
     except RuntimeError as e:
-        raise ValueError(f"{path} does not hold a {name} at {model.img_size}: {str(e).splitlines()[1].strip()}") from e
+        raise UserError(f"{path} does not hold a {name} at {model.img_size}: {str(e).splitlines()[1].strip()}") from e
     return model.eval()
 
 
@@ -111,7 +70,7 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
             with file if isinstance(file, Image.Image) else Image.open(file) as image:
                 images.append(transform(to_eight_bits(image).convert(mode)))
         except (OSError, ValueError) as e:
-            raise ValueError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
+            raise UserError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
     return torch.stack(images)
 
 
@@ -127,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the masks [0]")
     args = parser.parse_args(argv)
     output = Path(args.output)
-    with exit_on_user_error(ValueError):
+    with exit_on_user_error():
         if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
-            raise ValueError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
+            raise UserError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
         check_at_least(args, 1, "count")
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         imgs = load_images(args.images, model, args.count)

@@ -7,10 +7,10 @@ import sys
 import torch
 from fvcore.nn import flop_count_table, parameter_count
 
-from convmae_det.benchmark import build_detector
-from convmae_det.config import load_config
 from convmae_det.flops import flop_analysis
-from pretrain.errors import exit_on_user_error
+from lazyrun.benchmarks.detector import build_detector
+from lazyrun.config.loading import load_config
+from pretrain.common.commands import exit_on_user_error
 
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from pretrain.benchmark import benchmark_pretrain
-from pretrain.checkpoint import save_json
-from pretrain.devices import check_device
-from pretrain.errors import UserError, exit_on_user_error
-from pretrain.measure import hardware
+from pretrain.benchmarks.pretraining import benchmark_pretrain
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.devices import AMP, check_device
+from pretrain.common.errors import UserError
+from pretrain.common.files import save_json
+from pretrain.common.measure import hardware
 from pretrain.models import MODELS
-from pretrain.precision import AMP
 
 COUNTS = ("rounds", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
@@ -72,24 +72,32 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
 
 def run_detect(args: argparse.Namespace) -> None:
-    from convmae_det.benchmark import Case, build_detector, find_batch, measure, table  # needs detectron2
-    from convmae_det.config import load_config
+    from convmae_det.benchmark import published_and_ours
+    from lazyrun.benchmarks.detector import Case, build_detector, find_batch, measure, table  # needs detectron2
+    from lazyrun.config.loading import load_config
+    from lazyrun.config.task import task_of
+    from mimdet import MIMDetBackbone
+    from mimdet.benchmark import at_sample_ratios
 
     cfg, device = load_config(args.config_file, args.opts), torch.device(args.device)
-    if cfg.get("task") is not None:
+    if task_of(cfg).name != "detection":
         raise UserError(f"{args.config_file} is not a detector's config, and only detectors are measured here.")
     rows, batches = [], []
     for size in args.sizes:
         model = build_detector(cfg, size, device)
+        is_mimdet = isinstance(getattr(model.backbone, "bottom_up", None), MIMDetBackbone)
+        variants = at_sample_ratios if is_mimdet else published_and_ours
         for part in args.parts:
             if args.find_batch:
                 case = Case(part, "train", size, 1, args.amp, args.act_checkpoint)
-                batches.append({"part": part, "size": size, "batch_size": find_batch(model, case, args.memory_limit)})
+                batches.append(
+                    {"part": part, "size": size, "batch_size": find_batch(model, case, args.memory_limit, variants)}
+                )
                 continue
             for mode in args.modes:
                 for batch_size in args.batch_sizes:
                     case = Case(part, mode, size, batch_size, args.amp, args.act_checkpoint)
-                    rows += measure(model, case, args.rounds)
+                    rows += measure(model, case, args.rounds, variants)
     title = f"{args.config_file}, {hardware(device)}, torch {torch.__version__}, median of {args.rounds} rounds\n\n"
     if args.find_batch:
         for found in batches:
@@ -108,7 +116,7 @@ def main() -> None:
     add_pretrain_parser(subcommands)
     add_detect_parser(subcommands)
     args = parser.parse_args()
-    with exit_on_user_error(ValueError):
+    with exit_on_user_error():
         for name in COUNTS:
             given = getattr(args, name, None)
             if any(n < 1 for n in (given if isinstance(given, list) else [given]) if n is not None):

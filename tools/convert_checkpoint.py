@@ -11,10 +11,11 @@ import argparse
 
 from torch import nn
 
-from pretrain.checkpoint import check_output_path, save_weights
-from pretrain.checkpoint_kinds import recognise
-from pretrain.convert import Target, check_loads, convert, target_for
-from pretrain.errors import exit_on_user_error
+from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
+from pretrain.checkpoints.kinds import recognise
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
+from pretrain.common.files import check_output_path, save_weights
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,18 +34,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def model_of(config: str) -> nn.Module:
     """The model of a LazyConfig; the only place that needs detectron2."""
     try:
-        from convmae_det.config import build_model, read_config
+        from lazyrun.config.loading import read_config
+        from lazyrun.modeling.build import build_model
     except ModuleNotFoundError as e:
-        raise ValueError(f"--config needs detectron2 ({e}); without it, leave --config out.") from e
+        raise UserError(f"--config needs detectron2 ({e}); without it, leave --config out.") from e
     cfg = read_config(config)
     if "model" not in cfg:
-        raise ValueError(f"Config {config} defines no model; give the LazyConfig of a detector or segmentation model.")
+        raise UserError(f"Config {config} defines no model; give the LazyConfig of a detector or segmentation model.")
     return build_model(cfg)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    with exit_on_user_error(ValueError):
+    with exit_on_user_error():
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
         target = Target(args.to or "detection")

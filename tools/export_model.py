@@ -13,10 +13,14 @@ from pathlib import Path
 
 from detectron2.config import instantiate
 
-from convmae_det.checkpoint import load_weights
-from convmae_det.config import build_model, load_config
-from convmae_det.export import PixelPyramid, export_backbone, export_detector
-from pretrain.errors import UserError, exit_on_user_error
+import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+from lazyrun.config.loading import load_config
+from lazyrun.config.task import task_of
+from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
+from lazyrun.modeling.build import build_model
+from lazyrun.modeling.weights import load_weights
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
 
 EXAMPLES = """
 examples:
@@ -65,7 +69,7 @@ def main() -> None:
     with exit_on_user_error():
         check_arguments(args)
         cfg = load_config(args.config_file, args.opts)
-        if args.output.suffix == ".ts" and cfg.get("task") is not None:
+        if args.output.suffix == ".ts" and task_of(cfg).name != "detection":
             raise UserError("A .ts file is for detectors; of this model the backbone can be exported: .pt2 or .onnx.")
         model = build_model(cfg)
         load_weights(model, args.weights, strict=True, source="--weights")

@@ -6,10 +6,11 @@ The command line is that of detectron2's script of the same name; it also runs o
 
 from detectron2.engine import default_argument_parser
 
-from convmae_det.config import load_config
-from convmae_det.engine import run
-from convmae_det.launch import launch
-from pretrain.errors import exit_on_user_error
+import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+from lazyrun.config.loading import load_config
+from lazyrun.engine.launch import launch
+from lazyrun.engine.run import run
+from pretrain.common.commands import exit_on_user_error
 
 EXAMPLES = """
 examples:

@@ -11,9 +11,10 @@ Iterations that a killed and resumed run did twice are drawn once, as they were 
 import argparse
 from pathlib import Path
 
-from convmae_det.curves import plot_runs, read_curves
-from pretrain.checkpoint import replacing
-from pretrain.errors import UserError, exit_on_user_error
+from lazyrun.viz.curves import plot_runs, read_curves
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
+from pretrain.common.files import replacing
 
 FORMATS = (".png", ".pdf", ".svg")
 

@@ -27,10 +27,14 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from convmae_det.config import load_config
-from convmae_det.prediction_files import find_images, is_video, predict_images, predict_video
-from convmae_det.task import task_of
-from pretrain.errors import UserError, exit_on_user_error
+import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+from lazyrun.config.loading import load_config
+from lazyrun.config.task import task_of
+from lazyrun.inference.inputs import find_images, is_video
+from lazyrun.inference.writer import predict_images, predict_video
+from lazyrun.modeling.weights import weight_loader_packages
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
 
 SOME_SKIPPED = 3
 
@@ -93,7 +97,7 @@ def main() -> None:
         ids = image_ids(images, args.annotations)
         cfg = load_config(args.config_file, args.opts)
         task = task_of(cfg)
-        for name in dict.fromkeys(("convmae_det", task.package)):
+        for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
             setup_logger(name=name)
         predictor = task.predictor(cfg, args.weights, device=args.device, batch_size=args.batch_size)
         writer = task.writer(

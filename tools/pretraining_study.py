@@ -22,12 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pretrain import finetune, knn, linprobe, trainer
-from pretrain.args import parse_args as parse_pretrain_args
-from pretrain.checkpoint import save_json
-from pretrain.classification_args import parse_finetune_args, parse_knn_args, parse_linprobe_args
-from pretrain.errors import exit_on_user_error
-from pretrain.readers import FASHION_MNIST, FashionMnistReader
+from pretrain import finetune, knn, linprobe
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.files import save_json
+from pretrain.data.readers import FASHION_MNIST, FashionMnistReader
+from pretrain.training import pretraining as trainer
+from pretrain.training.args import parse_args as parse_pretrain_args
+from pretrain.training.classification_args import parse_finetune_args, parse_knn_args, parse_linprobe_args
 
 SIZE = "tiny_patch8_32"
 TRAIN_IMAGES, TEST_IMAGES = 6_000, 2_000
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    with exit_on_user_error(ValueError):
+    with exit_on_user_error():
         for seed in args.seeds if not args.report else ():
             data = args.output / f"seed{seed}" / "data"
             write_subset(args.source, data)

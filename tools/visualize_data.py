@@ -15,11 +15,12 @@ from pathlib import Path
 
 import cv2
 
-from convmae_det.config import load_config
-from convmae_det.samples import class_names, iterate_samples
-from convmae_det.task import task_of
-from convmae_det.visualization import contact_sheet
-from pretrain.errors import UserError, exit_on_user_error
+from lazyrun.config.loading import load_config
+from lazyrun.config.task import task_of
+from lazyrun.data.samples import class_names, iterate_samples
+from lazyrun.viz.instances import contact_sheet
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

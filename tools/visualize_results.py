@@ -12,9 +12,10 @@ import argparse
 import logging
 from pathlib import Path
 
-from convmae_det.analysis import read_annotations, read_results
-from convmae_det.report import write_report
-from pretrain.errors import UserError, exit_on_user_error
+from lazyrun.evaluation.analysis import read_annotations, read_results
+from lazyrun.viz.report import write_report
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.errors import UserError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import OmegaConf
 
-from convmae_det.config import load_config
+from lazyrun.config.loading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "projects" / "MIMDet" / "configs"
 ALL = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.py") if "common" not in p.parts)

@@ -8,9 +8,10 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
-from convmae_det.config import load_config
-from convmae_det.task import DETECTION, task_of
 from convmae_seg.task import segmentation
+from lazyrun.config.loading import load_config
+from lazyrun.config.task import task_of
+from lazyrun.detection import detection
 
 CONFIGS = Path(__file__).parents[2] / "projects" / "ConvMAESeg" / "configs"
 ALL = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
@@ -42,7 +43,7 @@ def test_loads_dumps_reloads_and_builds(name, tmp_path):
 
 def test_other_configs_are_of_detectors():
     config = CONFIGS.parents[1] / "ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
-    assert task_of(load_config(str(config))) is DETECTION
+    assert task_of(load_config(str(config))) == detection()
 
 
 def test_recipe_as_published():

@@ -12,11 +12,11 @@ from published import encoder_only, mae_vit, pretraining_file, scaled
 from torch import nn
 
 from convmae_det import ConvViT
-from pretrain.checkpoint import save_weights
-from pretrain.checkpoint_kinds import recognise
-from pretrain.conversion_report import ConversionReport
-from pretrain.convert import Target, check_loads, convert, convert_for
-from pretrain.trunk import ConvViTTrunk
+from pretrain.checkpoints.convert import Target, check_loads, convert, convert_for
+from pretrain.checkpoints.kinds import recognise
+from pretrain.checkpoints.report import ConversionReport
+from pretrain.common.files import save_weights
+from pretrain.models.trunk import ConvViTTrunk
 
 GLOBAL_BLOCKS = (1, 4, 7, 10)
 

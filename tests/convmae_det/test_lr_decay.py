@@ -3,7 +3,7 @@
 import pytest
 
 from convmae_det import get_vit_lr_decay_rate
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 
 @pytest.mark.parametrize(

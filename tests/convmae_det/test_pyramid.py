@@ -5,9 +5,9 @@ import torch
 from detectron2.config import instantiate
 from shapes import CONFIG, REPO, SMALL
 
-from convmae_det.config import load_config
-from convmae_det.pyramid import check_padding
-from pretrain.errors import UserError
+from lazyrun.config.loading import load_config
+from lazyrun.data.padding import check_padding
+from pretrain.common.errors import UserError
 
 RECTANGLES = ["model.backbone.square_pad=0", "data.test_short_side=48", "data.test_max_size=80"]
 
@@ -42,7 +42,10 @@ def test_test_transform_of_rectangles():
 
 
 def test_images_larger_than_the_square_are_refused():
-    with pytest.raises(UserError, match=r"data\.test_max_size=80 is larger than model\.backbone\.square_pad=64"):
+    with pytest.raises(
+        UserError,
+        match=r"images up to 80 pixels long, more than model\.backbone\.square_pad=64.*data\.test_max_size\) to 64",
+    ):
         check_padding(load_config(str(REPO / CONFIG), RECTANGLES[2:]))
     check_padding(load_config(str(REPO / CONFIG), RECTANGLES))
 
@@ -50,5 +53,15 @@ def test_images_larger_than_the_square_are_refused():
 def test_images_larger_than_the_crop_are_refused():
     config = str(REPO / "projects/MIMDet/configs/COCO/convmae_base_mask_rcnn_FPN_25ep.py")
     check_padding(load_config(config))
-    with pytest.raises(UserError, match=r"data\.test_max_size=1333 is larger than the crop of 1024"):
+    with pytest.raises(UserError, match=r"images up to 1333 pixels long and then cuts them to a crop of 1024"):
         check_padding(load_config(config, ["data.test_max_size=1333"]))
+
+
+def test_what_the_test_loader_does_is_checked_not_what_an_option_says():
+    smaller = [*RECTANGLES[2:], "dataloader.test.mapper.augmentations.0.max_size=64"]
+    check_padding(load_config(str(REPO / CONFIG), smaller))
+    larger = ["data.test_short_side=64", "dataloader.test.mapper.augmentations.0.max_size=100"]
+    with pytest.raises(UserError, match="images up to 100 pixels long"):
+        check_padding(load_config(str(REPO / CONFIG), larger))
+    with pytest.raises(UserError, match=r"augmentations cannot be built"):
+        check_padding(load_config(str(REPO / CONFIG), ["dataloader.test.mapper.augmentations.0.sample_style=loudest"]))

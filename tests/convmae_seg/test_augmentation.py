@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from detectron2.data import transforms as T
 
-from convmae_det.data import seeded
 from convmae_seg.augmentation import PadToSize, PhotometricDistortion, ResizeKeepRatio, _saturate, _turn_hue
+from lazyrun.data.loader import seeded
 
 MEAN = (123.675, 116.28, 103.53)
 

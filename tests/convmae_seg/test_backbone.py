@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from convmae_det.table_attention import RelPosBiasTable
+from convmae_det.attention.table import RelPosBiasTable
 from convmae_seg import ConvViTSeg
-from pretrain.pos_embed import resize_pos_embed
+from pretrain.models.pos_embed import resize_pos_embed
 
 TINY = dict(img_size=64, embed_dim=(8, 16, 24), depth=(1, 1, 2), num_heads=4)
 

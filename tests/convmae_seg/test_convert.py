@@ -5,14 +5,14 @@ import torch
 from published import encoder_only, full_size, mae_vit, pretraining_file, scaled
 from segmentor import SIZES, build_segmentor
 
-from convmae_det.checkpoint import load_weights
-from convmae_det.table_attention import RelPosBiasTable
-from pretrain.checkpoint import save_weights
-from pretrain.checkpoint_kinds import Part, recognise
-from pretrain.convert import Target, check_loads, convert, target_for
-from pretrain.errors import UserError
+from convmae_det.attention.table import RelPosBiasTable
+from lazyrun.modeling.weights import load_weights
+from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
+from pretrain.checkpoints.kinds import Part, recognise
+from pretrain.common.errors import UserError
+from pretrain.common.files import save_weights
 from pretrain.models import build_model
-from pretrain.pos_embed import resize_pos_embed
+from pretrain.models.pos_embed import resize_pos_embed
 
 COUNTER, INDEX, TABLE = "num_batches_tracked", "relative_position_index", "relative_position_bias_table"
 

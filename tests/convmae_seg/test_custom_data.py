@@ -8,11 +8,11 @@ from label_maps import NAMES, write_pairs
 from PIL import ExifTags, Image
 from shapes import REPO
 
-from convmae_det.categories import categories_of
-from convmae_det.config import load_config
 from convmae_seg.custom_data import use_custom_data
 from convmae_seg.dataset_check import check_datasets, check_label_maps
-from pretrain.errors import UserError
+from lazyrun.config.loading import load_config
+from lazyrun.data.categories import categories_of
+from pretrain.common.errors import UserError
 
 CONFIG = str(REPO / "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py")
 

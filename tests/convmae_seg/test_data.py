@@ -10,8 +10,8 @@ from label_maps import write_pairs
 from PIL import Image
 from shapes import REPO
 
-from convmae_det.config import load_config
 from convmae_seg.custom_data import use_custom_data
+from lazyrun.config.loading import load_config
 
 CONFIG = str(REPO / "projects/ConvMAESeg/configs/ADE20K/upernet_convmae_base_512_slide_160k.py")
 

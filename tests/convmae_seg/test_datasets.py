@@ -6,10 +6,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from label_maps import write_pairs
 from PIL import Image
 
+from convmae_seg.colors import class_colors
 from convmae_seg.datasets import ADE20K_CLASSES, find_pairs, register_ade20k, register_all
 from convmae_seg.label_maps import read_label_map
-from convmae_seg.visualization import class_colors
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 
 @pytest.fixture

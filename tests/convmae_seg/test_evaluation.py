@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from convmae_seg.evaluation import SemSegEvaluator
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 CLASSES = ["sky", "tree", "road", "lamp"]
 

@@ -8,7 +8,7 @@ from detectron2.data import Metadata
 from PIL import Image
 
 from convmae_seg.label_maps import check_same_size, read_label_map
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 FROM_ZERO = Metadata(name="from zero", stuff_classes=["a", "b", "c"], ignore_label=255)
 FROM_ONE = Metadata(name="from one", stuff_classes=["a", "b", "c"], ignore_label=255, reduce_zero_label=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmae_det.prediction_files import predict_images
 from convmae_seg.prediction_files import LabelMapWriter
 from convmae_seg.predictor import SegmentationPredictor
 from convmae_seg.visualization import _legend, class_colors, draw_class_map
-from pretrain.errors import UserError
+from lazyrun.inference.writer import predict_images
+from pretrain.common.errors import UserError
 
 NAMES = ["ground", "tree", "sky"]
 

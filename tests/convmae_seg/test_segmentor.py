@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from segmentor import build_segmentor
 
 import convmae_seg.segmentor
-from convmae_det.tta import ScaleAndFlip, with_tta
 from convmae_seg import SlidingWindow
 from convmae_seg.tta import SegmentorTTA
-from pretrain.errors import UserError
+from lazyrun.modeling.tta import ScaleAndFlip, with_tta
+from pretrain.common.errors import UserError
 
 IGNORE = 255
 

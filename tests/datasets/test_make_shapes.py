@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as mask_util
 from shapes import REPO, make_shapes
 
-from convmae_det.dataset_check import check_coco_json
+from lazyrun.data.coco_check import check_coco_json
 
 
 def digest(folder) -> str:

@@ -9,14 +9,14 @@ from published import encoder_only, pretraining_file
 from torch import nn
 
 from convmae_det import ConvViTFPN
-from convmae_det.checkpoint import load_weights
+from lazyrun.modeling.weights import load_weights
 from mimdet import BenchmarkingViT, MIMDetBackbone
-from pretrain.baselines import MaskedAutoencoderViT
-from pretrain.checkpoint import save_weights
-from pretrain.checkpoint_kinds import recognise
-from pretrain.convert import Target, check_loads, convert
+from pretrain.benchmarks.baselines import MaskedAutoencoderViT
+from pretrain.checkpoints.convert import Target, check_loads, convert
+from pretrain.checkpoints.kinds import recognise
+from pretrain.common.files import save_weights
 from pretrain.models import build_model
-from pretrain.pos_embed import resize_pos_embed
+from pretrain.models.pos_embed import resize_pos_embed
 
 MAE = dict(img_size=64, embed_dim=32, depth=4, num_heads=4, decoder_embed_dim=24, decoder_depth=3, decoder_num_heads=4)
 MIMDET = MAE | dict(img_size=96, decoder_depth=2)

@@ -7,7 +7,7 @@ from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from parity import REPO
 
-from convmae_det.config import load_config
+from lazyrun.config.loading import load_config
 
 
 @pytest.fixture

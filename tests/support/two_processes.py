@@ -12,8 +12,8 @@ from detectron2.utils.events import EventStorage
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from convmae_det.config import load_config
-from convmae_det.norms import PlainSyncBatchNorm
+from lazyrun.config.loading import load_config
+from lazyrun.modeling.norms import PlainSyncBatchNorm
 
 CONFIG = "projects/MIMDet/configs/COCO/mimdet_vit_base_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x.py"
 TINY = dict(img_size=64, embed_dim=16, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)

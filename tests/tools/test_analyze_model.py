@@ -12,10 +12,10 @@ from shapes import CONFIG, SMALL
 from torch import nn
 
 from convmae_det import ConvViT
+from convmae_det.attention.table import RelPosBiasTable, TableAttention
 from convmae_det.baselines import DenseConvViT
-from convmae_det.config import load_config
 from convmae_det.flops import attention_flops
-from convmae_det.table_attention import RelPosBiasTable, TableAttention
+from lazyrun.config.loading import load_config
 
 
 class Attend(nn.Module):

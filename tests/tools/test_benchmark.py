@@ -10,7 +10,7 @@ import torch
 from parity import REPO
 from torch import nn
 
-from pretrain.measure import interleaved_times, saved_activation_bytes
+from pretrain.common.measure import interleaved_times, saved_activation_bytes
 
 
 def test_pretrain_benchmark_reports_all_rows():

@@ -8,7 +8,7 @@ import torch
 from parity import REPO
 from shapes import CONFIG, SMALL
 
-from pretrain.measure import largest_batch
+from pretrain.common.measure import largest_batch
 
 OVERRIDES = [o for o in SMALL if o.startswith("model.")]
 

@@ -11,7 +11,7 @@ from parity import REPO
 from published import mae_vit, pretraining_file, scaled
 from safetensors.torch import load_file
 
-from pretrain.checkpoint import load_checkpoint
+from pretrain.common.files import load_checkpoint
 
 TOOL = REPO / "tools" / "convert_checkpoint.py"
 

@@ -9,7 +9,7 @@ import time
 import torch
 from shapes import REPO, environment, run_training, train_command
 
-from convmae_det.config import load_config
+from lazyrun.config.loading import load_config
 
 OPTIONS = ("train.max_iter=12", "train.checkpointer.period=3", "train.grad_accum_steps=2")
 

@@ -12,7 +12,7 @@ from custom import CATEGORIES, write_custom
 from scripts import load_tool
 from shapes import REPO, environment, run_training
 
-from convmae_det.task import DETECTION
+from lazyrun.detection import detection
 
 
 def tool(name: str, shapes, *arguments: object) -> subprocess.CompletedProcess:
@@ -88,7 +88,9 @@ def test_a_refused_command_keeps_earlier_results(tmp_path, monkeypatch):
     predict = load_tool("predict")
     predictor = SimpleNamespace(categories=[], batch_size=1)
     monkeypatch.setattr(predict, "load_config", lambda *args: None)
-    monkeypatch.setattr(predict, "task_of", lambda cfg: replace(DETECTION, predictor=lambda *args, **kwargs: predictor))
+    monkeypatch.setattr(
+        predict, "task_of", lambda cfg: replace(detection(), predictor=lambda *args, **kwargs: predictor)
+    )
     (tmp_path / "clip.mp4").write_text("no video")
     (tmp_path / "predictions.json").write_text("[1]")
     arguments = ["--config-file", "c.py", "--weights", "w.pth", "--input", tmp_path / "clip.mp4", "--output", tmp_path]

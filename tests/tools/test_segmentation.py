@@ -10,8 +10,8 @@ from PIL import Image
 from scripts import call, load_tool, run_tool
 from shapes import REPO
 
-from convmae_det.engine import run as run_here
-from pretrain.errors import UserError
+from lazyrun.engine.run import run as run_here
+from pretrain.common.errors import UserError
 
 CONFIG = str(REPO / "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py")
 NAMES = ["background", "circle", "square", "triangle", "star"]

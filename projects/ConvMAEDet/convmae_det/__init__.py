@@ -1,9 +1,28 @@
-"""ConvMAE detection for detectron2: the ConvViT backbones and what trains it."""
+"""ConvMAE detection for detectron2: the ConvViT backbones and what trains them.
+
+Importing this package registers the generated shapes with detectron2, and the conversion of pretraining files with
+:mod:`lazyrun`.
+"""
+
+from typing import Any
 
 from convmae_det import datasets as _register_datasets  # noqa: F401
 from convmae_det.backbone import ConvViT
 from convmae_det.fpn_backbone import ConvViTFPN
 from convmae_det.lr_decay import get_vit_lr_decay_rate
-from convmae_det.predictor import Predictor
+from convmae_det.moved import redirect_moved_modules
+from convmae_det.pretrained import load_pretrained
+from lazyrun.modeling.weights import register_weight_loader
 
 __all__ = ["ConvViT", "ConvViTFPN", "Predictor", "get_vit_lr_decay_rate"]
+
+register_weight_loader(load_pretrained)
+redirect_moved_modules()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Predictor":  # not imported with the backbones: it needs OpenCV and matplotlib
+        from lazyrun.inference.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

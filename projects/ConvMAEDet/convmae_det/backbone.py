@@ -11,8 +11,9 @@ from detectron2.modeling.backbone.utils import get_abs_pos
 from einops import rearrange
 from torch import nn
 
-from convmae_det.attention import RelPosAttention
-from pretrain.trunk import ConvViTTrunk
+from convmae_det.attention.rel_pos import RelPosAttention
+from pretrain.common.errors import UserError
+from pretrain.models.trunk import ConvViTTrunk
 
 __all__ = ["ConvViT", "init_linear"]
 
@@ -45,7 +46,7 @@ class ConvViT(ConvViTTrunk, Backbone):
         out_feature: name of the output.
 
     Raises:
-        ValueError: `img_size` or `pretrain_img_size` is not divisible by the total stride, a block index is out of
+        UserError: `img_size` or `pretrain_img_size` is not divisible by the total stride, a block index is out of
             range, or a per-stage argument has neither one value nor three.
     """
 
@@ -74,7 +75,7 @@ class ConvViT(ConvViTTrunk, Backbone):
     ):
         out_of_range = [i for i in window_block_indexes if not 0 <= i < depth[2]]
         if out_of_range:
-            raise ValueError(f"window_block_indexes {out_of_range} are not among the {depth[2]} blocks of stage 3.")
+            raise UserError(f"window_block_indexes {out_of_range} are not among the {depth[2]} blocks of stage 3.")
         stride = patch_size[0] * patch_size[1] * patch_size[2]
         grid = (img_size // stride, img_size // stride)
 
@@ -118,6 +119,11 @@ class ConvViT(ConvViTTrunk, Backbone):
         self._out_feature_strides = {out_feature: self.stride}
         self.apply(init_linear)
 
+    @property
+    def window_pixels(self) -> int:
+        """Side of the largest attention window in pixels; an export for free sizes needs larger images."""
+        return max((block.attn.window_size for block in self.blocks3), default=0) * self.stride
+
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -127,7 +133,7 @@ class ConvViT(ConvViTTrunk, Backbone):
             `{out_feature: (B, embed_dim[2], H / stride, W / stride)}`.
 
         Raises:
-            ValueError: H or W is not divisible by the total stride.
+            UserError: H or W is not divisible by the total stride.
         """
         _, _, x = self.forward_conv_stages(x)
         if self.pos_embed is not None:

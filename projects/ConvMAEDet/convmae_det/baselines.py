@@ -15,9 +15,10 @@ from detectron2.modeling.backbone.utils import (
 )
 from torch import nn
 
-from convmae_det.attention import RelPosAttention
+from convmae_det.attention.rel_pos import RelPosAttention
 from convmae_det.backbone import ConvViT
-from pretrain.baselines import dense_conv_stage, dense_patch_embed
+from pretrain.benchmarks.baselines import dense_conv_stage, dense_patch_embed
+from pretrain.common.errors import UserError
 
 __all__ = ["DenseConvViT", "dense_attention", "with_dense_backbone"]
 
@@ -76,11 +77,11 @@ def with_dense_backbone(model: nn.Module) -> nn.Module:
     """A copy of a detector that computes its ConvViT as published; parameters and buffers are shared, not copied.
 
     Raises:
-        ValueError: the detector has no ConvViT at `backbone.net`.
+        UserError: the detector has no ConvViT at `backbone.net`.
     """
     net = getattr(getattr(model, "backbone", None), "net", None)
     if not isinstance(net, ConvViT):
-        raise ValueError(f"The model has no ConvViT at backbone.net but a {type(net).__name__}; it has no dense form.")
+        raise UserError(f"The model has no ConvViT at backbone.net but a {type(net).__name__}; it has no dense form.")
     dense = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
     dense.backbone.net = DenseConvViT(dense.backbone.net)
     return dense

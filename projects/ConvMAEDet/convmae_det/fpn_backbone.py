@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from torch import nn
 
+from convmae_det.attention.table import RelPosBiasTable, TableAttention
 from convmae_det.backbone import init_linear
-from convmae_det.table_attention import RelPosBiasTable, TableAttention
-from pretrain.pos_embed import resize_pos_embed, sincos_pos_embed
-from pretrain.trunk import ConvViTTrunk
+from pretrain.common.errors import UserError
+from pretrain.models.pos_embed import resize_pos_embed, sincos_pos_embed
+from pretrain.models.trunk import ConvViTTrunk
 
 __all__ = ["ConvViTFPN"]
 
@@ -41,7 +42,7 @@ class ConvViTFPN(ConvViTTrunk, Backbone):
         out_features: names of the four outputs, at strides 4, 8, 16 and 32 with the default `patch_size`.
 
     Raises:
-        ValueError: `img_size` is not divisible by the total stride, or a block index is out of range.
+        UserError: `img_size` is not divisible by the total stride, or a block index is out of range.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ConvViTFPN(ConvViTTrunk, Backbone):
     ):
         out_of_range = [i for i in global_block_indexes if not 0 <= i < depth[2]]
         if out_of_range:
-            raise ValueError(f"global_block_indexes {out_of_range} are not among the {depth[2]} blocks of stage 3.")
+            raise UserError(f"global_block_indexes {out_of_range} are not among the {depth[2]} blocks of stage 3.")
         side = img_size // (patch_size[0] * patch_size[1] * patch_size[2])
         windowed_bias, global_bias = RelPosBiasTable(window_size, num_heads), RelPosBiasTable(side, num_heads)
 
@@ -111,7 +112,7 @@ class ConvViTFPN(ConvViTTrunk, Backbone):
             the outputs of the three stages and the last one's 2×2 max pool, by name, each `(B, C, H', W')`.
 
         Raises:
-            ValueError: H or W is not divisible by the total stride.
+            UserError: H or W is not divisible by the total stride.
         """
         stage1, stage2, x = self.forward_conv_stages(x)
         height, width = x.shape[1:3]

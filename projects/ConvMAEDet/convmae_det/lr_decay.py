@@ -1,6 +1,6 @@
 """Layer-wise learning-rate decay for ConvViT detectors."""
 
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 __all__ = ["get_vit_lr_decay_rate"]
 

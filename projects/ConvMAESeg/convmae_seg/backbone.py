@@ -9,13 +9,14 @@ from detectron2.modeling import Backbone
 from einops import rearrange
 from torch import nn
 
+from convmae_det.attention.table import RelPosBiasTable, table_attention
 from convmae_det.backbone import init_linear
-from convmae_det.norms import sync_batch_norm
-from convmae_det.table_attention import RelPosBiasTable, table_attention
-from pretrain.fused import norm_linear
-from pretrain.layers import Block
-from pretrain.pos_embed import resize_pos_embed
-from pretrain.trunk import ConvViTTrunk
+from lazyrun.modeling.norms import sync_batch_norm
+from pretrain.common.errors import UserError
+from pretrain.models.layers import Block
+from pretrain.models.pos_embed import resize_pos_embed
+from pretrain.models.recompute import norm_linear
+from pretrain.models.trunk import ConvViTTrunk
 
 __all__ = ["ConvViTSeg", "GridAttention", "LayerScaleBlock"]
 
@@ -43,7 +44,7 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
         out_features: names of the four outputs, at strides 4, 8, 16 and 32 with the default `patch_size`.
 
     Raises:
-        ValueError: `img_size` is not divisible by the total stride, or below :attr:`min_size`.
+        UserError: `img_size` is not divisible by the total stride, or below :attr:`min_size`.
     """
 
     def __init__(
@@ -104,10 +105,10 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
         return 3 * self.stride
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raises ValueError unless both sides are multiples of the total stride and at least :attr:`min_size`."""
+        """Raises UserError unless both sides are multiples of the total stride and at least :attr:`min_size`."""
         super().check_image_size(height, width)
         if min(height, width) < self.min_size:
-            raise ValueError(f"Image size {height}x{width} is below {self.min_size} pixels; resize or pad the image.")
+            raise UserError(f"Image size {height}x{width} is below {self.min_size} pixels; resize or pad the image.")
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """
@@ -119,7 +120,7 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
             `((h - 1) // 2, (w - 1) // 2)`. All of them lie channels-last in memory.
 
         Raises:
-            ValueError: H or W is not divisible by the total stride, or too small.
+            UserError: H or W is not divisible by the total stride, or too small.
         """
         stage1, stage2, x = self.forward_conv_stages(x)
         height, width = x.shape[1:3]
@@ -132,7 +133,7 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
 
 
 class LayerScaleBlock(Block):
-    """:class:`pretrain.layers.Block` whose two branches are multiplied by learned factors, one for each channel."""
+    """:class:`pretrain.models.layers.Block` whose two branches are multiplied by learned factors, one a channel."""
 
     def __init__(self, dim: int, *args, layer_scale_init: float = 1.0):
         super().__init__(dim, *args)
@@ -157,12 +158,12 @@ class GridAttention(RelPosBiasTable):
         qkv_bias: bias in the query, key and value projections.
 
     Raises:
-        ValueError: `dim` is not divisible by `num_heads`.
+        UserError: `dim` is not divisible by `num_heads`.
     """
 
     def __init__(self, dim: int, num_heads: int, size: int, qkv_bias: bool = True):
         if dim % num_heads:
-            raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}.")
+            raise UserError(f"embed_dim {dim} is not divisible by num_heads {num_heads}.")
         super().__init__(size, num_heads)
         nn.init.zeros_(self.relative_position_bias_table)
         self.num_heads = num_heads

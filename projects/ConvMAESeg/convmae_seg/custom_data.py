@@ -11,11 +11,11 @@ from pathlib import Path
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from convmae_det.custom_data import set_class_count, without_evaluation
 from convmae_seg.datasets import find_pairs, register_label_maps
 from convmae_seg.evaluation import SemSegEvaluator
 from convmae_seg.label_maps import MAX_CLASSES
-from pretrain.errors import UserError
+from lazyrun.config.custom_data import set_class_count, without_evaluation
+from pretrain.common.errors import UserError
 
 __all__ = ["DATA_OPTIONS", "read_class_names", "use_custom_data"]
 

@@ -8,9 +8,9 @@ import torch
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 
-from convmae_det.images import read_image
 from convmae_seg.label_maps import check_same_size, read_label_map
-from pretrain.errors import UserError
+from lazyrun.data.images import read_image
+from pretrain.common.errors import UserError
 
 __all__ = ["LabelMapMapper", "shared_metadata"]
 

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from PIL import Image
 from tabulate import tabulate
 
-from convmae_det.dataset_check import upright_size
 from convmae_seg.label_maps import IGNORED, check_same_size, read_label_map
-from pretrain.errors import UserError
-from pretrain.images import check_depth
+from lazyrun.data.coco_check import upright_size
+from pretrain.common.errors import UserError
+from pretrain.common.images import check_depth
 
 __all__ = ["LabelMapReport", "check_datasets", "check_label_maps"]
 

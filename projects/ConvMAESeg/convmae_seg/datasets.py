@@ -7,10 +7,10 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
-from convmae_det.prediction_files import IMAGE_SUFFIXES
+from convmae_seg.colors import class_colors
 from convmae_seg.label_maps import IGNORED, LABEL_SUFFIXES
-from convmae_seg.visualization import class_colors
-from pretrain.errors import UserError
+from lazyrun.data.images import IMAGE_SUFFIXES
+from pretrain.common.errors import UserError
 
 __all__ = [
     "ADE20K_CLASSES",

@@ -11,7 +11,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from tabulate import tabulate
 
 from convmae_seg.label_maps import IGNORED, read_label_map
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 __all__ = ["SemSegEvaluator"]
 

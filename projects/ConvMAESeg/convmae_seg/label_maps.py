@@ -6,7 +6,7 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image
 
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 __all__ = ["IGNORED", "LABEL_SUFFIXES", "MAX_CLASSES", "check_same_size", "read_label_map", "to_classes"]
 

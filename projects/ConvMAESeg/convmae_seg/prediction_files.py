@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convmae_det.prediction_files import PredictionWriter
+from convmae_seg.colors import class_colors
 from convmae_seg.predictor import SegmentationPredictor
-from convmae_seg.visualization import class_colors, draw_class_map
-from pretrain.checkpoint import replacing, save_json
-from pretrain.errors import UserError
+from convmae_seg.visualization import draw_class_map
+from lazyrun.inference.writer import PredictionWriter
+from pretrain.common.errors import UserError
+from pretrain.common.files import replacing, save_json
 
 __all__ = ["LabelMapWriter"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convmae_det.predictor import Predictor
+from lazyrun.inference.predictor import Predictor
 
 __all__ = ["SegmentationPredictor"]
 

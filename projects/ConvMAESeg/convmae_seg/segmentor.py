@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from convmae_seg.sliding_window import Piece, SlidingWindow, View, pieces
 from convmae_seg.tta import SegmentorTTA
-from pretrain.errors import UserError
+from pretrain.common.errors import UserError
 
 __all__ = ["Segmentor"]
 
@@ -36,7 +36,7 @@ class Segmentor(nn.Module):
             megapixels take 14 GB.
 
     Raises:
-        ValueError: the windows of `inference` are not what the backbone takes.
+        UserError: the windows of `inference` are not what the backbone takes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Segmentor(nn.Module):
         super().__init__()
         window = inference.window_size
         if window is not None and (window % backbone.stride or window < backbone.min_size):
-            raise ValueError(
+            raise UserError(
                 f"Windows of {window} pixels are not a multiple of the backbone's stride {backbone.stride}, or below "
                 f"{backbone.min_size} pixels; set model.inference.window_size."
             )

@@ -23,6 +23,8 @@ from math import isqrt
 import torch
 import torch.nn.functional as F
 
+from pretrain.common.errors import UserError
+
 __all__ = ["Axis", "Piece", "SlidingWindow", "View", "pieces", "window_starts"]
 
 
@@ -46,7 +48,7 @@ class SlidingWindow:
             where pieces still need them: about two rows of windows across the image, and a batch of them.
 
     Raises:
-        ValueError: a number is not whole and positive, or there would be gaps between the windows.
+        UserError: a number is not whole and positive, or there would be gaps between the windows.
     """
 
     window_size: int | None = 512
@@ -60,9 +62,9 @@ class SlidingWindow:
             if value is None and name in ("window_size", "stride"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"model.inference.{name}={value} must be a whole number of at least 1.")
+                raise UserError(f"model.inference.{name}={value} must be a whole number of at least 1.")
         if self.window_size is not None and self.stride is not None and self.stride > self.window_size:
-            raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window_size} pixels.")
+            raise UserError(f"stride={self.stride} leaves gaps between windows of {self.window_size} pixels.")
 
     def window(self, height: int, width: int, size_divisibility: int, min_size: int) -> tuple[int, int]:
         """Sides of the windows of an image; without a `window_size`, of all of it, padded to what the network takes."""

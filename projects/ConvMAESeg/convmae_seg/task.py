@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convmae_det.samples import Sample
-from convmae_det.task import Task
-from convmae_seg.custom_data import use_custom_data
+from convmae_seg.colors import class_colors
+from convmae_seg.custom_data import DATA_OPTIONS, use_custom_data
 from convmae_seg.dataset_check import check_datasets
 from convmae_seg.label_maps import IGNORED
 from convmae_seg.prediction_files import LabelMapWriter
 from convmae_seg.predictor import SegmentationPredictor
-from convmae_seg.visualization import class_colors, draw_class_map
+from convmae_seg.visualization import draw_class_map
+from lazyrun.config.task import Task
+from lazyrun.data.samples import Sample
 
 __all__ = ["segmentation"]
 
@@ -19,7 +20,9 @@ __all__ = ["segmentation"]
 def segmentation() -> Task:
     """Semantic segmentation: label maps in, class maps out."""
     return Task(
+        name="segmentation",
         package="convmae_seg",
+        data_options=DATA_OPTIONS,
         use_custom_data=use_custom_data,
         check_datasets=check_datasets,
         predictor=SegmentationPredictor,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from convmae_det.tta import ScaleAndFlip
+from lazyrun.modeling.tta import ScaleAndFlip
 
 __all__ = ["SegmentorTTA"]
 

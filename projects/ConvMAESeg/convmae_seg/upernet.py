@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from convmae_det.norms import sync_batch_norm
+from lazyrun.modeling.norms import sync_batch_norm
 
 __all__ = ["ConvNormAct", "FCNHead", "UperHead"]
 

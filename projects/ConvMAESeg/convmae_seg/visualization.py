@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from convmae_seg.label_maps import IGNORED
 
-__all__ = ["class_colors", "draw_class_map"]
+__all__ = ["draw_class_map"]
 
 MIN_SIDE = 320
 """Images smaller than this, in pixels, are enlarged so that the legend can be read."""
@@ -20,22 +20,8 @@ MAX_ENLARGED = 2048
 """But not beyond this, in pixels: a line of pixels would fill the memory."""
 
 OPACITY = 0.55
-GOLDEN_RATIO = 0.618034
-FIRST_HUE = 0.58  # blue: the first class is often the background
-TONES = ((0.45, 0.85), (0.75, 0.95), (0.9, 0.7))
-"""Saturation and value of neighbouring classes, in turn."""
 
 LONGEST_NAME = 24  # characters
-
-
-def class_colors(count: int) -> list[tuple[int, int, int]]:
-    """A colour for each class, RGB in 0…255: hues spread by the golden angle, in three tones in turn."""
-    colors = []
-    for index in range(count):
-        saturation, value = TONES[index % len(TONES)]
-        hsv = np.float32([[[(FIRST_HUE + index * GOLDEN_RATIO) % 1 * 360, saturation, value]]])
-        colors.append(tuple(round(255 * c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()))
-    return colors
 
 
 def draw_class_map(

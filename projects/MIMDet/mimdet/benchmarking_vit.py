@@ -8,11 +8,12 @@ from detectron2.modeling import Backbone
 from einops import rearrange
 from torch import nn
 
+from convmae_det.attention.table import RelPosBiasTable, TableAttention
 from convmae_det.backbone import init_linear
-from convmae_det.table_attention import RelPosBiasTable, TableAttention
-from pretrain.layers import Block
-from pretrain.pos_embed import resize_pos_embed, sincos_pos_embed
-from pretrain.trunk import run_blocks
+from pretrain.common.errors import UserError
+from pretrain.models.layers import Block
+from pretrain.models.pos_embed import resize_pos_embed, sincos_pos_embed
+from pretrain.models.trunk import run_blocks
 
 __all__ = ["BenchmarkingViT"]
 
@@ -54,7 +55,7 @@ class BenchmarkingViT(Backbone):
         out_features: names of the outputs at strides 4, 8, 16 and 32 with the default `patch_size`.
 
     Raises:
-        ValueError: `img_size` is not a multiple of `patch_size`, or `depth` not one of 4.
+        UserError: `img_size` is not a multiple of `patch_size`, or `depth` not one of 4.
     """
 
     def __init__(
@@ -75,11 +76,11 @@ class BenchmarkingViT(Backbone):
     ):
         super().__init__()
         if depth % GROUPS:
-            raise ValueError(f"depth {depth} cannot be cut into {GROUPS} groups of blocks.")
+            raise UserError(f"depth {depth} cannot be cut into {GROUPS} groups of blocks.")
         if img_size < patch_size or img_size % patch_size:
-            raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}.")
+            raise UserError(f"img_size {img_size} is not a multiple of patch_size {patch_size}.")
         self.patch_size, self.group_depth = patch_size, depth // GROUPS
-        self.use_act_checkpoint = use_act_checkpoint
+        self.act_checkpoint = use_act_checkpoint
         side = img_size // patch_size
         self.grid_size = (side, side)
         self.patch_embed = _PatchEmbed(patch_size, in_chans, embed_dim)
@@ -111,6 +112,10 @@ class BenchmarkingViT(Backbone):
         self._out_feature_strides = dict(zip(out_features, strides, strict=True))
         self.apply(init_linear)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes the blocks' activations in the backward pass, or keeps them; timm's name for it."""
+        self.act_checkpoint = enable
+
     @property
     def size_divisibility(self) -> int:
         """What the sides of an image must be multiples of: the stride of the last output."""
@@ -125,17 +130,17 @@ class BenchmarkingViT(Backbone):
             the four maps by name, each `(B, embed_dim, H', W')`.
 
         Raises:
-            ValueError: H or W is not divisible by twice the patch size.
+            UserError: H or W is not divisible by twice the patch size.
         """
         H, W = x.shape[-2:]
         if H % self.size_divisibility or W % self.size_divisibility:
-            raise ValueError(f"Image size {H}x{W} is not divisible by {self.size_divisibility}; pad the image.")
+            raise UserError(f"Image size {H}x{W} is not divisible by {self.size_divisibility}; pad the image.")
         grid = (H // self.patch_size, W // self.patch_size)
         x = self.patch_embed(x) + resize_pos_embed(self.pos_embed, self.grid_size, grid).unflatten(1, grid)
         outputs = {}
         for i, (name, adaptor) in enumerate(zip(self._out_features, self.ms_adaptor, strict=True)):
             group = self.blocks[i * self.group_depth : (i + 1) * self.group_depth]
-            x = run_blocks(group, x, recompute=self.training and self.use_act_checkpoint)
+            x = run_blocks(group, x, act_checkpoint=self.training and self.act_checkpoint)
             outputs[name] = adaptor(rearrange(x, "b h w c -> b c h w"))
         return outputs
 

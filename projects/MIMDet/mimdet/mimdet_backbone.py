@@ -15,10 +15,11 @@ from detectron2.structures import ImageList
 from einops import rearrange
 from torch import nn
 
-from pretrain.layers import Attention, Block
-from pretrain.masking import PatchMask, keep_first, take_patches
-from pretrain.pos_embed import resize_pos_embed, sincos_pos_embed
-from pretrain.trunk import run_blocks
+from pretrain.common.errors import UserError
+from pretrain.models.layers import Attention, Block
+from pretrain.models.masking import PatchMask, keep_first, take_patches
+from pretrain.models.pos_embed import resize_pos_embed, sincos_pos_embed
+from pretrain.models.trunk import run_blocks
 
 __all__ = ["MIMDetBackbone"]
 
@@ -79,12 +80,12 @@ class Encoder(nn.Module):
         self.norm = norm_layer(embed_dim)
 
     def forward(
-        self, tokens: torch.Tensor, grid: tuple[int, int], ids_keep: torch.Tensor, recompute: bool
+        self, tokens: torch.Tensor, grid: tuple[int, int], ids_keep: torch.Tensor, act_checkpoint: bool
     ) -> torch.Tensor:
         """Tokens `(B, L, C)` of a grid to the encoded ones among them `(B, K, C)`."""
         positions = resize_pos_embed(self.pos_embed[:, 1:], self.grid_size, grid)
         x = take_patches(tokens + positions, ids_keep)
-        return self.norm(run_blocks(self.blocks, x, recompute=recompute))
+        return self.norm(run_blocks(self.blocks, x, act_checkpoint=act_checkpoint))
 
 
 class Decoder(nn.Module):
@@ -117,13 +118,13 @@ class Decoder(nn.Module):
         unsampled: torch.Tensor,
         grid: tuple[int, int],
         ids_restore: torch.Tensor,
-        recompute: bool,
+        act_checkpoint: bool,
     ) -> torch.Tensor:
         """Encoded tokens `(B, K, C)` and the stem's at all other places `(B, L - K, C)` to `(B, L, C_decoder)`."""
         x = torch.cat([self.decoder_embed(encoded), self.conv_feat_proj(unsampled)], dim=1)
         positions = resize_pos_embed(self.decoder_pos_embed[:, 1:], self.grid_size, grid)
         x = take_patches(x, ids_restore) + positions
-        return self.decoder_norm(run_blocks(self.decoder_blocks, x, recompute=recompute))
+        return self.decoder_norm(run_blocks(self.decoder_blocks, x, act_checkpoint=act_checkpoint))
 
 
 class MIMDetBackbone(Backbone):
@@ -149,7 +150,7 @@ class MIMDetBackbone(Backbone):
         out_features: names of the outputs at strides 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `img_size` is not a multiple of 16, or `sample_ratio` is out of range.
+        UserError: `img_size` is not a multiple of 16, or `sample_ratio` is out of range.
     """
 
     def __init__(
@@ -171,11 +172,11 @@ class MIMDetBackbone(Backbone):
     ):
         super().__init__()
         if img_size < STRIDE or img_size % STRIDE:
-            raise ValueError(f"img_size {img_size} is not a multiple of the stride {STRIDE}.")
+            raise UserError(f"img_size {img_size} is not a multiple of the stride {STRIDE}.")
         if not 0 < sample_ratio <= 1:
-            raise ValueError(f"sample_ratio must be above 0 and at most 1, got {sample_ratio}.")
+            raise UserError(f"sample_ratio must be above 0 and at most 1, got {sample_ratio}.")
         self.sample_ratio = sample_ratio
-        self.use_act_checkpoint = use_act_checkpoint
+        self.act_checkpoint = use_act_checkpoint
         grid_size = (img_size // STRIDE, img_size // STRIDE)
         self.encoder = Encoder(in_chans, embed_dim, depth, num_heads, mlp_ratio, norm_layer, drop_path_rate, grid_size)
         self.decoder = Decoder(
@@ -186,6 +187,10 @@ class MIMDetBackbone(Backbone):
         self._out_feature_channels = dict(zip(out_features, channels, strict=True))
         self._out_feature_strides = dict(zip(out_features, (4, 8, 16, 32), strict=True))
         self.apply(_init_weights)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes the blocks' activations in the backward pass, or keeps them; timm's name for it."""
+        self.act_checkpoint = enable
 
     @property
     def size_divisibility(self) -> int:
@@ -204,22 +209,22 @@ class MIMDetBackbone(Backbone):
             the maps at strides 4, 8, 16 and 32 by name, each `(B, C, H', W')`.
 
         Raises:
-            ValueError: H or W is not divisible by 32, or the sample ratio leaves no token.
+            UserError: H or W is not divisible by 32, or the sample ratio leaves no token.
         """
         if isinstance(images, torch.Tensor):
             images = ImageList(images, [tuple(images.shape[-2:])] * images.shape[0])
         H, W = images.tensor.shape[-2:]
         if H % self.size_divisibility or W % self.size_divisibility:
-            raise ValueError(f"Image size {H}x{W} is not divisible by {self.size_divisibility}; pad the image.")
+            raise UserError(f"Image size {H}x{W} is not divisible by {self.size_divisibility}; pad the image.")
         grid = (H // STRIDE, W // STRIDE)
-        recompute = self.training and self.use_act_checkpoint
+        act_checkpoint = self.training and self.act_checkpoint
 
         c2, c3, c4 = self.encoder.patch_embed(images.tensor)
         tokens = rearrange(c4, "b c h w -> b (h w) c")
         patches = self._sample(images, grid, noise)
-        encoded = self.encoder(tokens, grid, patches.ids_keep, recompute)
+        encoded = self.encoder(tokens, grid, patches.ids_keep, act_checkpoint)
         unsampled = take_patches(tokens, patches.ids_masked)
-        c4 = self.decoder(encoded, unsampled, grid, patches.ids_restore, recompute)
+        c4 = self.decoder(encoded, unsampled, grid, patches.ids_restore, act_checkpoint)
         c4 = rearrange(c4, "b (h w) c -> b c h w", h=grid[0])
         return dict(zip(self._out_features, (c2, c3, c4, F.max_pool2d(c4, kernel_size=2)), strict=True))
 
@@ -229,7 +234,7 @@ class MIMDetBackbone(Backbone):
         L = grid[0] * grid[1]
         K = int(L * self.sample_ratio)
         if K < 1:
-            raise ValueError(f"sample_ratio {self.sample_ratio} leaves none of {L} tokens; raise it.")
+            raise UserError(f"sample_ratio {self.sample_ratio} leaves none of {L} tokens; raise it.")
         if noise is None:
             noise = torch.rand(B, L, device=device) if self.training else _evaluation_noise(L).to(device).expand(B, L)
         rows, columns = torch.arange(grid[0], device=device), torch.arange(grid[1], device=device)

@@ -12,7 +12,7 @@ from detectron2 import model_zoo
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 
 from convmae_det.pyramid import FeaturePyramid
-from convmae_det.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
 
 from ..common.coco_loader_lsj import data, dataloader
 from ..common.optim import optimizer

@@ -7,7 +7,7 @@
 Box AP 53.9, mask AP 47.6 on COCO val2017 from the 1600-epoch ConvMAE-B (published).
 """
 
-from convmae_det.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
 
 from ..common.coco_loader_lsj import data, dataloader
 from ..common.models.mask_rcnn_vitdet_convmae import model

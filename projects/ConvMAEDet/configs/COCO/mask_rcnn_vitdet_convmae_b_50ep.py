@@ -1,6 +1,6 @@
 """As `mask_rcnn_vitdet_convmae_b_25ep.py`, for 50 epochs. Not published and not measured here."""
 
-from convmae_det.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, iterations, multistep_schedule
 
 from .mask_rcnn_vitdet_convmae_b_25ep import data, dataloader, lr_multiplier, model, optimizer, train
 

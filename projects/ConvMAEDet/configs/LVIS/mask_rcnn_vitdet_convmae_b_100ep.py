@@ -11,8 +11,8 @@ image (federated loss). Not published and not measured here. The evaluator needs
 from detectron2.config import LazyCall as L
 from detectron2.evaluation import LVISEvaluator
 
-from convmae_det.data import FederatedLossWeights
-from convmae_det.schedule import LVIS_TRAIN_IMAGES, iterations, multistep_schedule
+from lazyrun.config.schedule import LVIS_TRAIN_IMAGES, iterations, multistep_schedule
+from lazyrun.data.loader import FederatedLossWeights
 
 from ..COCO.mask_rcnn_vitdet_convmae_b_100ep import data, dataloader, lr_multiplier, model, optimizer, train
 

@@ -4,9 +4,9 @@ import detectron2.data.transforms as T
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
-from convmae_det.data import build_train_loader
-from convmae_det.evaluation import COCOEvaluator
-from convmae_det.mapper import InstanceMapper
+from lazyrun.data.loader import build_train_loader
+from lazyrun.data.mapper import InstanceMapper
+from lazyrun.evaluation.coco import COCOEvaluator
 
 data = dict(
     image_size=1024,

@@ -1,5 +1,5 @@
 """Training options: detectron2's, with those that `tools/lazyconfig_train_net.py` adds to them."""
 
-from convmae_det.config import default_train_options
+from lazyrun.config.loading import default_train_options
 
 train = default_train_options()

@@ -12,7 +12,7 @@ from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 
 from convmae_det import get_vit_lr_decay_rate
-from convmae_det.schedule import multistep_schedule
+from lazyrun.config.schedule import multistep_schedule
 
 from ..common.coco_loader_lsj import data, dataloader
 from ..common.models.mask_rcnn_vitdet_convmae import model

@@ -8,12 +8,12 @@ from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from omegaconf import OmegaConf
 
-from convmae_det.data import build_train_loader
 from convmae_seg.augmentation import PadToSize, PhotometricDistortion, ResizeKeepRatio
 from convmae_seg.custom_data import DATA_OPTIONS
 from convmae_seg.data import LabelMapMapper
 from convmae_seg.evaluation import SemSegEvaluator
 from convmae_seg.task import segmentation
+from lazyrun.data.loader import build_train_loader
 
 task = L(segmentation)()
 

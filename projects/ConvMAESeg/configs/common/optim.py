@@ -4,8 +4,8 @@ from functools import partial
 
 from detectron2 import model_zoo
 
-from convmae_det.schedule import linear_schedule
 from convmae_seg import get_segmentor_lr_decay_rate
+from lazyrun.config.schedule import linear_schedule
 
 optimizer = model_zoo.get_config("common/optim.py").AdamW
 optimizer.lr = 1e-4

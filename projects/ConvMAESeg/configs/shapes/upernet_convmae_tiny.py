@@ -10,9 +10,9 @@ from functools import partial
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from convmae_det.norms import grid_batch_norm
-from convmae_det.schedule import linear_schedule
 from convmae_seg import get_segmentor_lr_decay_rate
+from lazyrun.config.schedule import linear_schedule
+from lazyrun.modeling.norms import grid_batch_norm
 
 from ..common.ade20k_loader import data, dataloader, task
 from ..common.models.upernet_convmae import model

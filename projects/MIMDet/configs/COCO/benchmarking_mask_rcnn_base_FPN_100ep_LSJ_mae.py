@@ -9,8 +9,8 @@ Box AP 50.4, mask AP 44.9 on COCO val2017 from MAE pretraining (published). Drop
 
 from detectron2.config import LazyCall as L
 
-from convmae_det.rcnn import PaddedRCNN
-from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.modeling.rcnn import PaddedRCNN
 from mimdet import BenchmarkingViT
 
 from ....ConvMAEDet.configs.common.train import train

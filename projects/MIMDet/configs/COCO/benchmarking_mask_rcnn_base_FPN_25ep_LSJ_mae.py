@@ -1,6 +1,6 @@
 """As `benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae.py`, for 25 epochs: box AP 48.0, mask AP 43.0 (published)."""
 
-from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 
 from .benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae import data, dataloader, lr_multiplier, model, optimizer, train
 

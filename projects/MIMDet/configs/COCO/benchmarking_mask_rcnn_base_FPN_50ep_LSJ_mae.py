@@ -1,6 +1,6 @@
 """As `benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae.py`, for 50 epochs: box AP 50.2, mask AP 44.9 (published)."""
 
-from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 
 from .benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae import data, dataloader, lr_multiplier, model, optimizer, train
 

@@ -10,8 +10,8 @@ Box AP 53.2, mask AP 47.1 on COCO val2017 from ConvMAE pretraining (published). 
 from detectron2.config import LazyCall as L
 
 from convmae_det import ConvViTFPN
-from convmae_det.rcnn import PaddedRCNN
-from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.modeling.rcnn import PaddedRCNN
 
 from ....ConvMAEDet.configs.common.train import train
 from ..common.coco_loader_lsj_padded import data, dataloader

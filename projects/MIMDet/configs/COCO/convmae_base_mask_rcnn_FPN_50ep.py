@@ -1,6 +1,6 @@
 """As `convmae_base_mask_rcnn_FPN_25ep.py`, for 50 epochs. No result is published, and none is measured here."""
 
-from convmae_det.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
+from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 
 from .convmae_base_mask_rcnn_FPN_25ep import data, dataloader, lr_multiplier, model, optimizer, train
 

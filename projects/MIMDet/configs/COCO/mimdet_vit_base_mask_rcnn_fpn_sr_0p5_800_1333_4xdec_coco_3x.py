@@ -12,7 +12,7 @@ from functools import partial
 
 from detectron2.config import LazyCall as L
 
-from convmae_det.schedule import iterations, multistep_schedule
+from lazyrun.config.schedule import iterations, multistep_schedule
 from mimdet import ImageListRCNN, MIMDetBackbone, get_mimdet_lr_scale
 
 from ....ConvMAEDet.configs.common.train import train

@@ -5,7 +5,7 @@ convolutions and one linear layer. `backbone.bottom_up` is for each config to fi
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
-from convmae_det.norms import PlainSyncBatchNorm, sync_batch_norm
+from lazyrun.modeling.norms import PlainSyncBatchNorm, sync_batch_norm
 
 constants = model_zoo.get_config("common/data/constants.py").constants
 

@@ -1,0 +1,1 @@
+"""Our pretraining step against the published computation."""

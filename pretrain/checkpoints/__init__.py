@@ -1,0 +1,1 @@
+"""Which kind of checkpoint a file is, and conversions between kinds."""

@@ -1,0 +1,139 @@
+"""Weights for a classifier, from any file with a ConvViT in it: pretrained, fine-tuned, or a detector."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.checkpoints.convert import Target, convert
+from pretrain.checkpoints.kinds import Checkpoint, Part, recognise
+from pretrain.checkpoints.trunk_sizes import TrunkSizes, position_grid
+from pretrain.common.errors import UserError
+from pretrain.common.files import load_checkpoint
+from pretrain.models.classifier import ConvViT
+from pretrain.models.pos_embed import resize_pos_embed
+
+__all__ = ["check_file_classes", "load_classifier", "load_trunk"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_trunk(model: ConvViT, path: str | Path) -> None:
+    """Loads everything but the head, which keeps its initialisation.
+
+    With the first token in place of pooling, `norm` is the pretraining file's as in the published code, although it was
+    learned on the sum of three stages; `fc_norm` begins as ones and zeros unless the file is a classifier's.
+
+    Raises:
+        FileNotFoundError, UserError: the file is missing or damaged, or holds no trunk of this model's sizes.
+    """
+    state = _convert(model, path, recognise(path))
+    norm = _norm_name(model)
+    state = {name: t for name, t in state.items() if not name.startswith("head.")}
+    _load(model, state, path, may_miss=("head.", f"{norm}."))
+
+
+def load_classifier(model: ConvViT, path: str | Path) -> None:
+    """Loads a whole classifier, head included.
+
+    Raises:
+        FileNotFoundError, UserError: the file is missing or damaged, or is not this classifier.
+    """
+    checkpoint = recognise(path)
+    if not checkpoint.has(Part.HEAD):
+        raise UserError(
+            f"{path} has no classification head ({checkpoint.kind.name}); fine-tune it, or give a fine-tuned file."
+        )
+    _check_head(model, checkpoint, path)
+    _load(model, _convert(model, path, checkpoint), path, may_miss=())
+
+
+def check_file_classes(path: str | Path, classes: Sequence[str], data: str) -> None:
+    """Compares the classes a classifier was trained on with those of the data.
+
+    Files written here hold the names; others tell the number alone.
+
+    Raises:
+        UserError: number, names or order differ.
+    """
+    checkpoint = recognise(path)
+    heads = [t for name, t in checkpoint.tensors.items() if checkpoint.parts[name] is Part.HEAD and t.ndim == 2]
+    if heads and len(heads[-1]) != len(classes):
+        raise UserError(f"{path} classifies {len(heads[-1])} classes, but {data} has {len(classes)}.")
+    own = load_checkpoint(path).get("classes")
+    if own and list(own) != list(classes):
+        i = next(i for i, (a, b) in enumerate(zip(own, classes, strict=True)) if a != b)
+        raise UserError(
+            f"{path} was trained on other classes than those of {data}, or in another order: class {i} is {own[i]!r} "
+            f"in the file and {classes[i]!r} in the data."
+        )
+
+
+def _norm_name(model: ConvViT) -> str:
+    return "fc_norm" if model.global_pool == "avg" else "norm"
+
+
+def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> None:
+    heads = {name for name in checkpoint.tensors if checkpoint.parts[name] is Part.HEAD}
+    if heads != {name for name in model.state_dict() if name.startswith("head.")}:
+        kind, module = ("a linear probe's", "linprobe") if "head.1.weight" in heads else ("a classifier's", "finetune")
+        raise UserError(f"{path} has {kind} head ({', '.join(sorted(heads))}); evaluate it with pretrain.{module}.")
+    if f"{_norm_name(model)}.weight" not in checkpoint.tensors:
+        pools, flag = ("its first", "--cls_token") if model.global_pool == "avg" else ("the mean", "--global_pool")
+        raise UserError(f"{path} was trained to classify {pools} token; evaluate it with {flag}.")
+
+
+def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The file's tensors under the model's names, positions resized."""
+    state, report = convert(checkpoint, Target.CLASSIFIER)
+    sizes = TrunkSizes.read("ConvViT", {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    if checkpoint.sizes != sizes:
+        raise UserError(
+            f"{path} holds a {checkpoint.sizes} for {checkpoint.sizes.in_chans} channel(s), but the model is a {sizes} "
+            f"for {sizes.in_chans}; give the --model, --patch_size and --in_chans the file was made with."
+        )
+    kept = _norm_name(model)
+    state = {name: t for name, t in state.items() if name.split(".")[0] not in {"norm", "fc_norm"} - {kept}}
+    if kept == "norm":
+        norms = [name for name in checkpoint.tensors if checkpoint.parts[name] is Part.NORM]
+        state |= {name: checkpoint.tensors[name] for name in norms}
+        report.kept += norms
+        report.dropped = {name: why for name, why in report.dropped.items() if name not in norms}
+        report.made = {name: how for name, how in report.made.items() if not name.startswith("fc_norm.")}
+    logger.info("%s", report)
+    if "pos_embed" in state:
+        state["pos_embed"] = _fit_positions(model, state["pos_embed"], path)
+    return state
+
+
+def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, path: str | Path) -> torch.Tensor:
+    grid = _file_grid(pos_embed.shape[1], load_checkpoint(path))
+    if grid != model.grid_size:
+        logger.info("%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically.", path, *grid, *model.grid_size)
+    return resize_pos_embed(pos_embed, grid, model.grid_size)
+
+
+def _file_grid(positions: int, content: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and columns of the positions: as the file's arguments say, else a square."""
+    args = content.get("args")
+    args = args if isinstance(args, Mapping) else vars(args) if args else {}
+    size, patch_size = args.get("input_size"), args.get("patch_size")
+    if isinstance(size, Sequence) and patch_size:
+        stride = patch_size[0] * patch_size[1] * patch_size[2]
+        grid = (size[0] // stride, size[1] // stride)
+        if grid[0] * grid[1] == positions:
+            return grid
+    side, _ = position_grid(positions, may_have_slot=False)
+    return side, side
+
+
+def _load(model: ConvViT, state: Mapping[str, torch.Tensor], path: str | Path, may_miss: tuple[str, ...]) -> None:
+    result = model.load_state_dict(state, strict=False)
+    missing = [name for name in result.missing_keys if not (may_miss and name.startswith(may_miss))]
+    if missing or result.unexpected_keys:
+        raise UserError(f"{path} does not load: missing {missing}, unexpected {result.unexpected_keys}.")
+    logger.info(
+        "%s: %d tensors loaded; newly initialised: %s.", path, len(state), ", ".join(result.missing_keys) or "none"
+    )

@@ -1,0 +1,287 @@
+"""Which kind of checkpoint a file is, told from the names and shapes of its tensors and never guessed.
+
+A kind is a table from parts (trunk, decoder, head …) to the names of their tensors. A file is of a kind when every one
+of its tensors falls into one of the kind's parts and no required part is absent; the kinds exclude each other. The
+sizes of the trunk are then read off its tensors, and the trunk of those sizes must have the file's names and shapes.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+
+from pretrain.checkpoints.trunk_sizes import TrunkSizes, trunk_problems
+from pretrain.common.errors import UserError
+from pretrain.common.files import load_checkpoint
+
+__all__ = ["KINDS", "NET_PREFIX", "Checkpoint", "Kind", "Part", "recognise", "summarise"]
+
+NET_PREFIX = "backbone.net."
+WRAPPERS = ("module.", "encoder.")
+
+
+class Part(Enum):
+    """What a tensor belongs to; the value is how reports call it."""
+
+    TRUNK = "trunk"
+    POS_EMBED = "pos_embed"
+    CLS_TOKEN = "cls_token"
+    NORM = "norm"
+    STAGE_DECODE = "stage*_output_decode"
+    DECODER = "decoder_* or mask_token"
+    HEAD = "head"
+    HEAD_NORM = "fc_norm or norm"
+    REL_POS = "relative positions"
+    PYRAMID = "feature pyramid"
+    DETECTOR = "detection heads"
+    LAYER_SCALE = "LayerScale"
+    SEGMENTOR = "segmentation heads"
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """
+    Attributes:
+        name: what a report calls it.
+        family: "ConvViT", "ViT", or "other" for detectors that are recognised but not converted.
+        prefix: what the names of trunk and positions begin with.
+        parts: a regular expression for each part; of several that match a name the first decides.
+        required: the parts that tell this kind from the others.
+    """
+
+    name: str
+    family: str
+    prefix: str
+    parts: Mapping[Part, str]
+    required: frozenset[Part]
+
+    @property
+    def is_detector(self) -> bool:
+        return Part.DETECTOR in self.parts
+
+    @property
+    def is_segmentor(self) -> bool:
+        return Part.SEGMENTOR in self.parts
+
+    def part_of(self, name: str) -> Part | None:
+        return next((part for part, pattern in self.parts.items() if re.fullmatch(pattern, name)), None)
+
+    def obstacles(self, names: Collection[str]) -> tuple[list[str], list[Part]]:
+        """What speaks against this kind for a file with these names: names without a part, parts without a name."""
+        parts = {name: self.part_of(name) for name in names}
+        unknown = [name for name, part in parts.items() if part is None]
+        return unknown, [part for part in self.parts if part in self.required and part not in parts.values()]
+
+
+_TRUNKS = {
+    "ConvViT": r"patch_embed[1-4]\..+|blocks[123]\.\d+\..+",
+    "ViT": r"patch_embed\.proj\..+|blocks\.\d+\..+",
+}
+_CLS_TOKEN = {Part.CLS_TOKEN: "cls_token"}
+_NORM = {Part.NORM: r"norm\.(weight|bias)"}
+_DECODER = {Part.DECODER: r"mask_token|decoder_(pos_embed|(embed|blocks|norm|pred)\..+)"}
+_STAGE_DECODE = {Part.STAGE_DECODE: r"stage[12]_output_decode\.(weight|bias)"}
+_HEAD = {Part.HEAD: r"head\..+"}
+_HEAD_NORM = {Part.HEAD_NORM: r"(fc_norm|norm)\.(weight|bias)"}
+_AROUND_NET = {
+    Part.PYRAMID: r"backbone\.(?!net\.).+",
+    Part.DETECTOR: r"(proposal_generator|roi_heads)\..+|pixel_mean|pixel_std",
+}
+
+
+def _bare(name: str, family: str, required: Mapping[Part, str], optional: Mapping[Part, str]) -> Kind:
+    """A kind whose trunk has no prefix."""
+    required = {Part.TRUNK: _TRUNKS[family], Part.POS_EMBED: "pos_embed", **required}
+    return Kind(name, family, "", {**required, **optional}, frozenset(required))
+
+
+def _detector(family: str) -> Kind:
+    """A detector with the backbone `SimpleFeaturePyramid(net=...)`; a converted file holds `net` alone."""
+    parts = {
+        Part.REL_POS: r"backbone\.net\.blocks3?\.\d+\.attn\.rel_pos_[hw]",
+        Part.TRUNK: rf"backbone\.net\.({_TRUNKS[family]})",
+        Part.POS_EMBED: r"backbone\.net\.pos_embed",
+        **_AROUND_NET,
+    }
+    return Kind(f"detectron2 checkpoint, {family} backbone", family, NET_PREFIX, parts, frozenset({Part.TRUNK}))
+
+
+_SEGMENTOR = Kind(
+    "segmentation checkpoint, ConvViT backbone",
+    "ConvViT",
+    "backbone.",
+    {
+        Part.REL_POS: r"backbone\.blocks3\.\d+\.attn\.relative_position_(bias_table|index)",
+        Part.LAYER_SCALE: r"backbone\.blocks3\.\d+\.gamma_[12]",
+        Part.TRUNK: rf"backbone\.({_TRUNKS['ConvViT']})",
+        Part.POS_EMBED: r"backbone\.pos_embed",
+        Part.PYRAMID: r"backbone\.fpn\..+",
+        Part.SEGMENTOR: r"(decode_head|auxiliary_head)\..+",
+    },
+    frozenset({Part.TRUNK, Part.POS_EMBED}),
+)
+"""As mmsegmentation and :mod:`convmae_seg` name it; a converted file holds the trunk alone."""
+
+
+KINDS: tuple[Kind, ...] = (
+    _bare("ConvMAE or FastConvMAE pretraining", "ConvViT", _STAGE_DECODE, _NORM | _DECODER),
+    _bare("ConvMAE-v2 pretraining", "ConvViT", _CLS_TOKEN, _NORM | _DECODER),
+    _bare("ConvViT classifier", "ConvViT", _HEAD, _HEAD_NORM | _CLS_TOKEN),
+    _bare("bare ConvViT trunk", "ConvViT", {}, _NORM),
+    _bare("MAE ViT pretraining", "ViT", _CLS_TOKEN, _NORM | _DECODER),
+    _bare("bare ViT trunk", "ViT", {}, _NORM),
+    _detector("ConvViT"),
+    _detector("ViT"),
+    _SEGMENTOR,
+    Kind("detectron2 checkpoint, other backbone", "other", "", _AROUND_NET, frozenset(_AROUND_NET)),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recognised checkpoint.
+
+    Attributes:
+        source: the file, or "state dict".
+        kind: what it is.
+        why: what told it, in words.
+        sizes: of its trunk; None for detectors with other backbones.
+        tensors: by name, without the wrappers' prefixes.
+        parts: the part every tensor belongs to.
+        original_names: the name of every tensor in the file.
+        extras: what else the file holds (optimizer, args …), by name.
+    """
+
+    source: str
+    kind: Kind
+    why: str
+    sizes: TrunkSizes | None
+    tensors: dict[str, torch.Tensor]
+    parts: dict[str, Part]
+    original_names: dict[str, str]
+    extras: tuple[str, ...]
+
+    @property
+    def variant(self) -> str:
+        return str(self.sizes or "unknown")
+
+    def has(self, part: Part) -> bool:
+        return part in self.parts.values()
+
+
+def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
+    """Says what a checkpoint is; the tensors of a file stay on disk until they are used.
+
+    Args:
+        checkpoint: a file, or what it holds: `{"model": state_dict, ...}`, `{"state_dict": state_dict, ...}`
+            (mmsegmentation's) or a state dict alone. `module.` and `encoder.` in front of names are taken off.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file cannot be read, no kind or more than one fits, or the trunk is not whole.
+    """
+    is_content = isinstance(checkpoint, Mapping)
+    source = "The state dict" if is_content else str(checkpoint)
+    content = checkpoint if is_content else load_checkpoint(checkpoint)
+    state, extras = _state_dict(content, source)
+    original_names = _strip_wrappers(state, source)
+    tensors = {name: state[original] for name, original in original_names.items()}
+    kind = _kind_of(tensors, source)
+    parts = {name: kind.part_of(name) for name in tensors}
+    sizes = None if kind.family == "other" else _read_sizes(kind, tensors, parts, source)
+    why = _evidence(kind, set(parts.values()), content.get("args"))
+    return Checkpoint(source, kind, why, sizes, tensors, parts, original_names, extras)
+
+
+def summarise(names: Iterable[str]) -> str:
+    """Names in one line: those that begin alike are counted."""
+    groups = Counter()
+    for name in names:
+        prefix = NET_PREFIX if name.startswith(NET_PREFIX) else ""
+        first, *rest = name.removeprefix(prefix).split(".")
+        shared = prefix + (first if not rest or rest[0].isdigit() else f"{first}.{rest[0]}")
+        groups[name if shared == name else f"{shared}.*"] += 1
+    return ", ".join(f"{group} ({n})" if group.endswith("*") else group for group, n in groups.items())
+
+
+def _state_dict(content: Any, source: str) -> tuple[Mapping[str, torch.Tensor], tuple[str, ...]]:
+    """The tensors of a file, and the names of what else is in it."""
+    if not isinstance(content, Mapping):
+        raise UserError(f"{source} holds a {type(content).__name__} where a dictionary of tensors was expected.")
+    key = next((key for key in ("model", "state_dict") if key in content), None)
+    state = content if key is None else content[key]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        entries = state if isinstance(state, Mapping) and state else content
+        seen = [f"{key} ({type(v).__name__})" for key, v in entries.items() if not isinstance(v, torch.Tensor)]
+        raise UserError(
+            f"{source} has no dictionary of tensors, neither under 'model' or 'state_dict' nor as a whole; "
+            f"it holds {', '.join(seen[:8]) or 'nothing'}."
+        )
+    return state, () if state is content else tuple(str(k) for k in content if k != key)
+
+
+def _strip_wrappers(names: Iterable[str], source: str) -> dict[str, str]:
+    """Names without `module.` and `encoder.`, each with the name it has in the file."""
+    original_names = {}
+    for original in names:
+        name = original
+        while wrapper := next((w for w in WRAPPERS if name.startswith(w)), None):
+            name = name.removeprefix(wrapper)
+        if name in original_names:
+            raise UserError(f"{source}: {original} and {original_names[name]} are both {name} without their prefix.")
+        original_names[name] = original
+    return original_names
+
+
+def _kind_of(names: Collection[str], source: str) -> Kind:
+    """The only kind that all names fit."""
+    obstacles = {kind: kind.obstacles(names) for kind in KINDS}
+    fitting = [kind for kind, found in obstacles.items() if not any(found)]
+    if len(fitting) == 1:
+        return fitting[0]
+    seen = f"it holds {summarise(names)}."
+    if fitting:
+        raise UserError(f"{source} could be any of {', '.join(kind.name for kind in fitting)}: {seen}")
+    closest, (unknown, absent) = min(obstacles.items(), key=lambda item: len(item[1][0]) + len(names) * len(item[1][1]))
+    hint = ""
+    if len(unknown) < len(names):
+        against = [f"there is no place for {summarise(unknown)}"] if unknown else []
+        against += [f"the file has no {', '.join(part.value for part in absent)}"] if absent else []
+        hint = f" The closest is {closest.name}, but {' and '.join(against)}."
+    raise UserError(f"{source} is no kind of checkpoint known here: {seen}{hint}")
+
+
+def _evidence(kind: Kind, present: set[Part], args: Any) -> str:
+    trunk = {"ConvViT": "patch_embed1-4 and blocks1-3", "ViT": "patch_embed and blocks"}.get(kind.family)
+    has = [f"{trunk}{f' under {kind.prefix[:-1]}' if kind.prefix else ''}"] if trunk else []
+    has += [part.value for part in kind.parts if part in present and part is not Part.TRUNK]
+    lacks = [part.value for part in kind.parts if part not in present]
+    model = args.get("model") if isinstance(args, Mapping) else getattr(args, "model", None)
+    return (
+        f"it has {'; '.join(has)}"
+        + (f", but no {'; no '.join(lacks)}" if lacks else "")
+        + (f"; its args name the model {model}" if model else "")
+    )
+
+
+def _read_sizes(kind: Kind, tensors: Mapping[str, torch.Tensor], parts: Mapping[str, Part], source: str) -> TrunkSizes:
+    shapes = {
+        name.removeprefix(kind.prefix): tuple(tensors[name].shape)
+        for name, part in parts.items()
+        if part in (Part.TRUNK, Part.POS_EMBED)
+    }
+    try:
+        sizes = TrunkSizes.read(kind.family, shapes)
+    except ValueError as e:
+        raise UserError(f"{source} looks like {kind.name}, but its sizes cannot be read: {e}.") from e
+    if problems := trunk_problems(sizes, shapes):
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(
+            f"{source} looks like {kind.name}, {sizes}, but its trunk is not whole: {'; '.join(problems[:5])}{more}."
+        )
+    return sizes

@@ -1,0 +1,144 @@
+"""Sizes of a trunk, read off the names and shapes of its tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isqrt
+
+import torch
+from torch import nn
+
+from pretrain.common.errors import UserError
+from pretrain.models import SIZES
+from pretrain.models.layers import Attention, Block
+from pretrain.models.trunk import ConvViTTrunk
+
+__all__ = ["TrunkSizes", "position_grid", "trunk_problems"]
+
+
+def _letter(name: str) -> str:
+    """What papers call a size: S, B, L or H."""
+    size = name.partition("_")[0]
+    return size if size == "tiny" else size[0].upper()
+
+
+BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch norm has beside the weights and biases that LayerNorm has, too."""
+
+_VARIANTS = {
+    **{(config["embed_dim"], config["depth"]): _letter(name) for name, config in SIZES.items()},
+    # ViT: arXiv:2010.11929, table 1, and DeiT's S.
+    ((384,), (12,)): "S",
+    ((768,), (12,)): "B",
+    ((1024,), (24,)): "L",
+    ((1280,), (32,)): "H",
+}
+
+
+@dataclass(frozen=True)
+class TrunkSizes:
+    """Sizes of each stage: ConvViT has three, ViT one. `mlp_ratio` is exact, so that widths multiply without error."""
+
+    family: str
+    patch_size: tuple[int, ...]
+    embed_dim: tuple[int, ...]
+    depth: tuple[int, ...]
+    mlp_ratio: tuple[Fraction, ...]
+    in_chans: int
+    qkv_bias: bool
+
+    @classmethod
+    def read(cls, family: str, shapes: Mapping[str, tuple[int, ...]]) -> "TrunkSizes":
+        """From the shapes of a trunk's tensors by bare name.
+
+        Raises:
+            UserError: a tensor that tells a size is missing or has the wrong number of dimensions.
+        """
+        convvit = family == "ConvViT"
+        embeds = ["patch_embed1", "patch_embed2", "patch_embed3"] if convvit else ["patch_embed"]
+        stages = ["blocks1", "blocks2", "blocks3"] if convvit else ["blocks"]
+        telling = {f"{embed}.proj.weight": 4 for embed in embeds}
+        telling |= {f"{stage}.0.mlp.fc1.weight": 2 if stage in ("blocks", "blocks3") else 4 for stage in stages}
+        for name, ndim in telling.items():
+            if len(shapes.get(name, ())) != ndim or 0 in shapes[name]:
+                raise UserError(f"{name} is {shapes.get(name, 'missing')} where {ndim} dimensions were expected")
+        projections = [shapes[f"{embed}.proj.weight"] for embed in embeds]
+        hidden = [shapes[f"{stage}.0.mlp.fc1.weight"] for stage in stages]
+        blocks = [{int(name.split(".")[1]) for name in shapes if name.startswith(f"{stage}.")} for stage in stages]
+        return cls(
+            family=family,
+            patch_size=tuple(shape[2] for shape in projections),
+            embed_dim=tuple(shape[0] for shape in projections),
+            depth=tuple(max(indices) + 1 for indices in blocks),
+            mlp_ratio=tuple(Fraction(shape[0], shape[1]) for shape in hidden),
+            in_chans=projections[0][1],
+            qkv_bias=f"{stages[-1]}.0.attn.qkv.bias" in shapes,
+        )
+
+    def __str__(self) -> str:
+        fields = (
+            f"{f} {', '.join(map(str, getattr(self, f)))}" for f in ("embed_dim", "depth", "patch_size", "mlp_ratio")
+        )
+        return f"{self.family}-{_VARIANTS.get((self.embed_dim, self.depth), 'other')} ({'; '.join(fields)})"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the trunk of these sizes, without positions."""
+        with torch.device("meta"):  # the number of heads shows in no shape
+            trunk = _convvit(self) if self.family == "ConvViT" else _vit(self)
+        return {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
+
+
+def trunk_problems(sizes: TrunkSizes, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How a file's trunk (bare names, with `pos_embed` if it has one) differs from the trunk of its sizes."""
+    expected = sizes.shapes()
+    actual = {name: shape for name, shape in shapes.items() if name != "pos_embed"}
+    problems = [f"{name} is missing" for name in expected if name not in actual]
+    problems += [
+        f"{name} has no place in it"
+        for name in actual
+        if name not in expected and name.rpartition(".")[2] not in BATCH_STATISTICS
+    ]
+    problems += [
+        f"{name} is {actual[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if actual.get(name, shape) != shape
+    ]
+    positions = shapes.get("pos_embed")
+    if positions and (len(positions) != 3 or (positions[0], positions[2]) != (1, sizes.embed_dim[-1])):
+        problems.append(f"pos_embed is {positions} instead of (1, positions, {sizes.embed_dim[-1]})")
+    return problems
+
+
+def position_grid(positions: int, may_have_slot: bool = True) -> tuple[int, bool]:
+    """Side of the square grid a position embedding was made for, and whether a class token's slot comes before it.
+
+    Raises:
+        UserError: `positions` is neither a square number nor, where there may be a slot, one more.
+    """
+    for cls_token in (False, True) if may_have_slot else (False,):
+        side = isqrt(positions - cls_token)
+        if side and side**2 == positions - cls_token:
+            return side, cls_token
+    slot = ", with or without a class token" if may_have_slot else ""
+    raise UserError(f"A position embedding of {positions} positions is no square grid{slot}.")
+
+
+def _convvit(sizes: TrunkSizes) -> nn.Module:
+    return ConvViTTrunk(
+        patch_size=sizes.patch_size,
+        in_chans=sizes.in_chans,
+        embed_dim=sizes.embed_dim,
+        depth=sizes.depth,
+        num_heads=1,
+        mlp_ratio=sizes.mlp_ratio,
+        qkv_bias=sizes.qkv_bias,
+    )
+
+
+def _vit(sizes: TrunkSizes) -> nn.Module:
+    (dim,), (patch_size,), (depth,), (mlp_ratio,) = sizes.embed_dim, sizes.patch_size, sizes.depth, sizes.mlp_ratio
+    vit = nn.Module()
+    vit.patch_embed = nn.Module()
+    vit.patch_embed.proj = nn.Conv2d(sizes.in_chans, dim, patch_size, patch_size)
+    vit.blocks = nn.ModuleList(Block(dim, Attention(dim, 1, sizes.qkv_bias), mlp_ratio) for _ in range(depth))
+    return vit

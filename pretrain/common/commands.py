@@ -1,0 +1,68 @@
+"""How commands end: a user's mistake in one sentence, a bug with its traceback."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pretrain.common.distributed import is_first_to_tell
+from pretrain.common.errors import NonFiniteError, UserError
+
+__all__ = ["add_traceback_option", "exit_on_user_error", "message_of", "run_command", "shows_tracebacks"]
+
+SHOW_TRACEBACK = "SHOW_TRACEBACK"
+"""Environment variable, so that processes which a command starts follow its --traceback."""
+
+
+class _ShowTraceback(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        os.environ[SHOW_TRACEBACK] = "1"
+
+
+def add_traceback_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--traceback`, which shows where in the code a user's mistake was noticed."""
+    parser.add_argument(
+        "--traceback",
+        action=_ShowTraceback,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="end a mistake in the arguments, data or files with its traceback too",
+    )
+
+
+def shows_tracebacks() -> bool:
+    """Whether `--traceback` was given, to this command or the one that started it."""
+    return bool(os.environ.get(SHOW_TRACEBACK))
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Runs one of the package's programs: messages go to the console, a user's mistake ends it with one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    with exit_on_user_error():
+        command()
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
+
+    Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
+    full disk, a host that is not there), and losses that stay non-finite. Anything else is a bug and keeps its
+    traceback; with `--traceback` mistakes do as well.
+    """
+    try:
+        yield
+    except (UserError, OSError, NonFiniteError) as e:
+        if shows_tracebacks():
+            raise
+        sys.exit(f"error: {message_of(e)}" if is_first_to_tell() else 1)
+
+
+def message_of(error: Exception) -> str:
+    """The message of an error, without the traceback that one from a data loader's process has in front."""
+    message = str(error).strip()
+    if "Traceback (most recent call last)" in message:
+        message = message.splitlines()[-1].partition(": ")[2]
+    return message

@@ -1,0 +1,37 @@
+"""Grey images of more than 8 bits, of which Pillow's conversions make white ones."""
+
+import numpy as np
+from PIL import Image
+
+from pretrain.common.errors import UserError
+
+__all__ = ["check_depth", "to_eight_bits"]
+
+
+def to_eight_bits(image: Image.Image, file_format: str | None = None) -> Image.Image:
+    """A grey image of 16 bits with 0…65535 as 0…255; any other image as it is.
+
+    Pillow would clip what is above 255. The lower byte is dropped, as Pillow drops that of colour images of 16 bits.
+
+    Args:
+        image: as Pillow opens it.
+        file_format: Pillow's name of the file's format, for an image that no longer knows.
+
+    Raises:
+        UserError: its pixels have 32 bits.
+    """
+    check_depth(image, file_format)
+    if not _has_sixteen_bits(image, file_format):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def check_depth(image: Image.Image, file_format: str | None = None) -> None:
+    """Raises UserError for a grey image of 32 bits, which does not tell what is white; decodes nothing."""
+    if image.mode in ("I", "F") and not _has_sixteen_bits(image, file_format):
+        raise UserError("its pixels have 32 bits, and what is white is unknown; save it with 8 or 16 bits")
+
+
+def _has_sixteen_bits(image: Image.Image, file_format: str | None) -> bool:
+    # Of PGM files, and in earlier versions of PNG, Pillow makes 32 bits that hold 16.
+    return image.mode.startswith("I;16") or (image.mode == "I" and (file_format or image.format) in ("PNG", "PPM"))

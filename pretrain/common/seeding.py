@@ -1,0 +1,50 @@
+"""Random generators seeded for a block of code and put back afterwards."""
+
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import torch
+
+__all__ = ["generators_seeded", "seeded_everywhere", "seeded_torch", "torch_seeded"]
+
+
+@contextmanager
+def torch_seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's generator on the CPU, and leaves it as it was.
+
+    `torch.random.fork_rng` and `torch.manual_seed` do the same for every device, which takes longer than reading a
+    small image.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+@contextmanager
+def generators_seeded(python_seed: int, numpy_seed: int, torch_seed: int) -> Iterator[None]:
+    """Seeds Python's, NumPy's and torch's generators on the CPU, and leaves all as they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(int(python_seed))
+    np.random.seed(numpy_seed)
+    try:
+        with torch_seeded(int(torch_seed)):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def seeded_torch(*seed: int) -> AbstractContextManager[None]:
+    """:func:`torch_seeded` from several numbers."""
+    return torch_seeded(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+
+
+def seeded_everywhere(*seed: int) -> AbstractContextManager[None]:
+    """:func:`generators_seeded` from several numbers: timm's augmentation draws from all of them."""
+    numpy_seed, python_seed = np.random.SeedSequence([*seed, 1]).generate_state(2)
+    return generators_seeded(python_seed, numpy_seed, np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])

@@ -1,0 +1,1 @@
+"""Images from disk to batches: readers, data sets, transforms, samplers, labels."""

@@ -1,0 +1,70 @@
+"""How training images are augmented in fine-tuning: timm's transform, with a policy that no Pillow refuses."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from PIL import Image
+from timm.data import create_transform
+from timm.data.auto_augment import AugmentOp, posterize
+
+from pretrain.common.errors import UserError
+from pretrain.data.transforms import normalisation
+
+__all__ = ["finetune_transform"]
+
+
+def finetune_transform(
+    img_size: Iterable[int],
+    in_chans: int,
+    policy: str = "rand-m9-mstd0.5-inc1",
+    crop_min: float = 0.08,
+    color_jitter: float = 0.0,
+    erasing: float = 0.25,
+) -> Callable[[Image.Image], Any]:
+    """Random crop, flip, AutoAugment and random erasing.
+
+    Args:
+        policy: timm's name of an AutoAugment, RandAugment, AugMix or 3-Augment policy, or "none".
+        crop_min: smallest share of the image's area that a crop has.
+        color_jitter: used without a policy; 0 for none.
+        erasing: probability of random erasing.
+
+    Raises:
+        UserError: there is no such policy.
+    """
+    mean, std = normalisation(in_chans)
+    try:
+        transform = create_transform(
+            (in_chans, *img_size),
+            is_training=True,
+            scale=(crop_min, 1.0),
+            color_jitter=color_jitter or None,
+            auto_augment=None if policy == "none" else policy,
+            interpolation="bicubic",
+            mean=tuple(mean),
+            std=tuple(std),
+            re_prob=erasing,
+            re_mode="pixel",
+        )
+    except (AssertionError, KeyError, ValueError) as e:
+        raise UserError(
+            f"--aa {policy} is no augmentation policy of timm's; give one such as rand-m9-mstd0.5-inc1, augmix-m3-w3, "
+            "original or 3a, or none."
+        ) from e
+    for step in transform.transforms:
+        for op in _operations(step):
+            if op.aug_fn is posterize:
+                op.aug_fn = posterize_some
+    return transform
+
+
+def posterize_some(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's posterize, keeping at least one bit: of none its strongest level makes a black image, which Pillow 13
+    refuses."""
+    return posterize(image, max(1, bits), **options)
+
+
+def _operations(step: Any) -> list[AugmentOp]:
+    """The operations of a step of the transform; none unless it is a policy."""
+    groups = getattr(step, "policy", None) or [getattr(step, "ops", ())]
+    return [op for group in groups for op in group if isinstance(op, AugmentOp)]

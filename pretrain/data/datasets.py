@@ -1,0 +1,144 @@
+"""Training images from timm's readers, with randomness that is a function of (seed, epoch, index) alone.
+
+What happens to an image, its random crop as well as its mask, depends on the seed, the epoch and its place in the data
+set: not on the number of workers or processes, nor on when a run was interrupted.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from pretrain.common.errors import UserError
+from pretrain.common.images import to_eight_bits
+from pretrain.common.seeding import seeded_torch
+
+__all__ = [
+    "CorruptImages",
+    "ImageDataset",
+    "Sample",
+    "SeededImages",
+]
+
+MAX_REPLACEMENTS = 50
+
+
+class Sample(NamedTuple):
+    """An image and its mask's noise, or a batch of both.
+
+    Attributes:
+        image: `(C, H, W)`, normalised.
+        noise: `(L,)` in [0, 1).
+        unreadable: `(MAX_REPLACEMENTS,)` indices of images that could not be read and were replaced, padded with -1.
+    """
+
+    image: torch.Tensor
+    noise: torch.Tensor
+    unreadable: torch.Tensor
+
+
+class CorruptImages:
+    """Counts unreadable images, names each once, and says when there are too many.
+
+    Args:
+        dataset: the data set the indices are of; it has the method `name`.
+        max_share: share of its images that may be unreadable.
+    """
+
+    def __init__(self, dataset: Dataset, max_share: float):
+        self.dataset, self.max_share = dataset, max_share
+        self.indices: set[int] = set()
+
+    def add(self, indices: Iterable[int]) -> list[str]:
+        """Takes note of images that this process or another could not read; returns the names of those new to it.
+
+        Raises:
+            UserError: more than `max_share` of the data set cannot be read.
+        """
+        new = sorted(set(indices) - self.indices)
+        self.indices.update(new)
+        if len(self.indices) > self.max_share * len(self.dataset):
+            raise UserError(
+                f"{len(self.indices)} of {len(self.dataset)} images cannot be read, more than --max_corrupt "
+                f"{self.max_share} allows, for example {self.dataset.name(max(new or self.indices))}."
+            )
+        return [self.dataset.name(index) for index in new]
+
+
+class SeededImages(Dataset):
+    """Images of a timm reader, indexed by `(epoch, index)`, which with the seed determine all randomness.
+
+    An image that cannot be read is replaced by the next one that can; the evaluation of labelled images asks for
+    `replace=False`, so that each counts once.
+
+    Args:
+        transform: of a PIL image to a tensor; draws from torch's global generator, which is seeded for each image.
+        seed: with epoch and index determines all randomness.
+        mode: of the PIL images: "RGB", or "L" for one channel.
+    """
+
+    seeded = staticmethod(seeded_torch)
+
+    def __init__(
+        self,
+        reader: Any,
+        transform: Callable[[Image.Image], torch.Tensor],
+        seed: int,
+        mode: str,
+        replace: bool = True,
+    ):
+        self.reader, self.transform = reader, transform
+        self.seed, self.mode, self.replace = seed, mode, replace
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: tuple[int, int]) -> NamedTuple:
+        epoch, index = key
+        unreadable = torch.full((MAX_REPLACEMENTS,), -1)
+        attempts = min(MAX_REPLACEMENTS, len(self)) if self.replace else 1
+        # Leaving the generators as they were keeps workers and the main process alike.
+        with self.seeded(self.seed, epoch, index):
+            for attempt in range(attempts):
+                candidate = (index + attempt) % len(self)
+                try:
+                    image, label = self._read(candidate)
+                except Exception:  # decoders raise a dozen types for a damaged file
+                    unreadable[attempt] = candidate
+                else:
+                    return self._sample(self.transform(image), label, unreadable)
+        raise UserError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
+
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> NamedTuple:
+        raise NotImplementedError
+
+    def _read(self, index: int) -> tuple[Image.Image, Any]:
+        file, label = self.reader[index]
+        if isinstance(file, Image.Image):
+            return to_eight_bits(file).convert(self.mode), label
+        with file, Image.open(file) as image:
+            return to_eight_bits(image).convert(self.mode), label
+
+    def name(self, index: int) -> str:
+        """File name of an image."""
+        return self.reader.filename(index, absolute=True)
+
+
+class ImageDataset(SeededImages):
+    """Images for pretraining, each with its mask's noise; labels, if there are any, are ignored.
+
+    Args:
+        noise_size: length L of the noise of an image's mask.
+        reader, transform, seed, mode: as in :class:`SeededImages`.
+    """
+
+    def __init__(
+        self, reader: Any, transform: Callable[[Image.Image], torch.Tensor], noise_size: int, seed: int, mode: str
+    ):
+        super().__init__(reader, transform, seed, mode)
+        self.noise_size = noise_size
+
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> Sample:
+        return Sample(image, torch.rand(self.noise_size), unreadable)

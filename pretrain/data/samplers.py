@@ -1,0 +1,84 @@
+"""Which image comes when: an order that is a function of (seed, epoch), shared among processes, and its loaders."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pretrain.common.distributed import World
+from pretrain.common.errors import UserError
+from pretrain.data.datasets import SeededImages
+
+__all__ = ["ExactSampler", "StatelessSampler", "eval_loader", "train_loader"]
+
+
+class StatelessSampler(Sampler):
+    """This process's `(epoch, index)` pairs of one epoch, from `start` on.
+
+    The order is a shuffle seeded by (seed, epoch), dealt out image by image to all processes, so that the images of an
+    optimizer step are the same however many processes share it.
+    """
+
+    def __init__(self, length: int, world: World, seed: int, shuffle: bool = True):
+        self.length, self.world, self.seed, self.shuffle = length, world, seed, shuffle
+        self.epoch = self.start = 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Goes to an epoch, leaving out its first `start` images of this process."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return self.length // self.world.size - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        count = self.length // self.world.size
+        mine = order[self.world.rank :: self.world.size][:count]
+        return iter([(self.epoch, int(i)) for i in itertools.islice(mine, self.start, None)])
+
+
+def train_loader(
+    dataset: Dataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
+) -> DataLoader:
+    """Whole batches of this process; `loader.sampler.set_position` chooses the epoch and where in it to begin.
+
+    Raises:
+        UserError: the data set does not fill one batch of every process.
+    """
+    if len(dataset) < batch_size * world.size:
+        raise UserError(
+            f"{len(dataset)} images give no optimizer step: one needs at least {batch_size * world.size} (--batch_size "
+            f"{batch_size} on {world.size} process(es)); lower --batch_size."
+        )
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=StatelessSampler(len(dataset), world, dataset.seed, shuffle),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        drop_last=True,
+        generator=torch.Generator(),  # else each pass over the loader would draw from the global one
+    )
+
+
+class ExactSampler(Sampler):
+    """This process's share of a data set in which every image has to count exactly once, as `(0, index)` pairs."""
+
+    def __init__(self, length: int, world: World):
+        self.indices = range(world.rank, length, world.size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, index) for index in self.indices)
+
+
+def eval_loader(dataset: SeededImages, batch_size: int, num_workers: int, world: World) -> DataLoader:
+    """All images of a data set, shared by the processes without a duplicate."""
+    sampler = ExactSampler(len(dataset), world)
+    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, generator=torch.Generator())

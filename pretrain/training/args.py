@@ -1,0 +1,220 @@
+"""Command-line arguments of pretraining, most of which every command shares, and the recipes behind their defaults."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+
+from pretrain.common.errors import UserError
+from pretrain.models import MODELS
+
+__all__ = [
+    "add_data_arguments",
+    "add_model_arguments",
+    "add_optimizer_arguments",
+    "add_run_arguments",
+    "check_above_zero",
+    "check_at_least",
+    "check_data_arguments",
+    "check_in_range",
+    "check_model_arguments",
+    "check_run_arguments",
+    "parse_args",
+]
+
+# Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process.
+RECIPES = {
+    "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
+    "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
+}
+
+FOLDER = (
+    "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
+    "tar shards"
+)
+
+DESCRIPTION = """\
+Pretrain ConvMAE or FastConvMAE on a folder of images; labels are not needed.
+
+A first run, on a CPU, in about a minute:
+  python -m pretrain --model convmae_convvit_tiny_patch16 --data_path IMAGES --output_dir output/tiny \\
+      --input_size 128 --batch_size 32 --epochs 3 --warmup_epochs 1 --blr 3e-3 --device cpu
+
+Eight GPUs, the published recipe:
+  torchrun --nproc_per_node=8 -m pretrain --model convmae_convvit_base_patch16 --data_path imagenet \\
+      --output_dir output/convmae_base --batch_size 256 --resume auto
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    model, data, optimization, run = (
+        parser.add_argument_group(title) for title in ("model", "data", "optimization", "run")
+    )
+    add_model_arguments(model, MODELS)
+    add_pretraining_arguments(model)
+    add_data_arguments(data)
+    add_optimizer_arguments(optimization)
+    optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
+    add_run_arguments(run)
+    run.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
+    return parser
+
+
+def add_model_arguments(group, models: Iterable[str]) -> None:
+    group.add_argument("--model", required=True, metavar="NAME", help="one of " + ", ".join(models))
+    group.add_argument(
+        "--input_size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width [by model, mostly 224]"
+    )
+    group.add_argument("--in_chans", type=int, default=3, help="channels: 3, or 1 for grey images [3]")
+    group.add_argument(
+        "--patch_size", type=int, nargs=3, metavar="N", help="downsampling of each of the three stages [by model]"
+    )
+    group.add_argument(
+        "--act_checkpoint", action="store_true", help="recompute activations in the backward pass: slower, less memory"
+    )
+    group.add_argument("--compile", action="store_true", help="run through torch.compile")
+
+
+def add_pretraining_arguments(group) -> None:
+    group.add_argument("--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75]")
+    group.add_argument(
+        "--norm_pix_loss",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="predict patches normalised by their own mean and variance [on, as in the recipes]",
+    )
+
+
+def add_data_arguments(group, folder: str = FOLDER) -> None:
+    """`folder` says how a folder has to be laid out."""
+    group.add_argument(
+        "--data_path",
+        required=True,
+        metavar="PATH",
+        help=f"{folder}; hfds/NAME for a Hugging Face data set; or fashion_mnist:FOLDER",
+    )
+    group.add_argument("--num_workers", type=int, default=8, help="processes that read images [8]")
+    group.add_argument(
+        "--max_corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable images that are put up with [0.01]"
+    )
+
+
+def add_optimizer_arguments(group) -> None:
+    group.add_argument("--batch_size", type=int, help="images per process and micro-batch [by recipe]")
+    group.add_argument("--accum_iter", type=int, default=1, help="micro-batches per optimizer step [1]")
+    group.add_argument("--epochs", type=int, help="[by recipe]")
+    group.add_argument("--warmup_epochs", type=float, help="[by recipe]")
+    group.add_argument("--blr", type=float, help="learning rate per 256 images of effective batch [by recipe]")
+    group.add_argument("--lr", type=float, help="learning rate itself, in place of --blr")
+    group.add_argument("--min_lr", type=float, default=0.0, help="learning rate at the end [%(default)s]")
+    group.add_argument("--weight_decay", type=float, default=0.05, help="none on biases and norms [%(default)s]")
+    group.add_argument("--clip_grad", type=float, default=0.0, metavar="NORM", help="largest gradient norm; 0: any [0]")
+    group.add_argument(
+        "--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it, else off]"
+    )
+    group.add_argument(
+        "--max_failures", type=int, default=5, help="non-finite steps in a row after which to give up [5]"
+    )
+
+
+def add_run_arguments(group, *other_names: str) -> None:
+    """`other_names` are further names of --init_weights."""
+    group.add_argument("--output_dir", required=True, metavar="DIR", help="for checkpoints, logs and pictures")
+    group.add_argument(
+        "--resume",
+        default="",
+        metavar="auto|FILE",
+        help="continue: from the newest checkpoint in --output_dir, or FILE",
+    )
+    group.add_argument(
+        "--init_weights",
+        *other_names,
+        default="",
+        metavar="FILE",
+        help="start from the weights of published or own FILE; with --resume auto only if there is no checkpoint",
+    )
+    group.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
+    group.add_argument("--seed", type=int, default=0, help="[0]")
+    group.add_argument("--save_epochs", type=int, default=1, help="epochs between checkpoints [1]")
+    group.add_argument("--save_steps", type=int, default=0, help="optimizer steps between checkpoints too; 0: none [0]")
+    group.add_argument("--keep_checkpoints", type=int, default=2, help="newest checkpoints to keep [2]")
+    group.add_argument("--log_steps", type=int, default=20, help="optimizer steps between lines on the console [20]")
+    group.add_argument("--max_steps", type=int, default=0, help="stop after so many optimizer steps; 0: never [0]")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments with every default of the model's recipe filled in.
+
+    Raises:
+        UserError: an unknown model, or a value out of range.
+    """
+    args = build_parser().parse_args(argv)
+    check_model_arguments(args, MODELS)
+    for name, value in RECIPES[args.model.partition("_")[0]].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.picture_epochs is None:
+        args.picture_epochs = max(1, args.epochs // 10)
+    check_run_arguments(args)
+    check_at_least(args, 1, "picture_epochs")
+    return args
+
+
+def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) -> None:
+    """Fills in the sizes that belong to the model; raises UserError if there is no such model or size."""
+    if args.model not in models:
+        raise UserError(f"There is no model {args.model!r}; choose one of {', '.join(models)}.")
+    config = models[args.model]
+    if args.patch_size is None:
+        args.patch_size = list(config.get("patch_size", (4, 2, 2)))
+    if args.input_size is None:
+        args.input_size = [config.get("img_size", 224)]
+    if len(args.input_size) > 2:
+        raise UserError(f"--input_size takes a side, or height and width, got {args.input_size}.")
+    args.input_size = (args.input_size * 2)[:2]
+    for name in ("input_size", "patch_size"):
+        if min(getattr(args, name)) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+
+
+def check_run_arguments(args: argparse.Namespace) -> None:
+    """Raises UserError for values out of range, and for ones that contradict each other."""
+    if args.resume not in ("", "auto") and args.init_weights:
+        raise UserError("--resume FILE continues a run and --init_weights begins a new one; give only one of them.")
+    check_data_arguments(args)
+    check_at_least(args, 1, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
+    check_at_least(args, 1, "log_steps", "max_failures")
+    check_at_least(args, 0, "save_steps", "max_steps", "seed")
+    check_at_least(args, 0, "warmup_epochs", "min_lr", "weight_decay", "clip_grad")
+    check_above_zero(args, "blr", "lr")
+
+
+def check_data_arguments(args: argparse.Namespace) -> None:
+    """Raises UserError for values out of range among those of :func:`add_data_arguments`."""
+    check_at_least(args, 0, "num_workers")
+    check_in_range(args, 0, 1, "max_corrupt")
+
+
+def check_in_range(args: argparse.Namespace, least: float, most: float, *names: str, whole: bool = True) -> None:
+    """Raises UserError unless `least <= value <= most`, or with `whole=False` `least <= value < most`."""
+    for name in names:
+        value = getattr(args, name)
+        if not (least <= value <= most if whole else least <= value < most):
+            bound = "at most" if whole else "below"
+            raise UserError(f"--{name} must be at least {least:g} and {bound} {most:g}, got {value}.")
+
+
+def check_at_least(args: argparse.Namespace, least: float, *names: str) -> None:
+    """Raises UserError for a value that is smaller, or no finite number."""
+    for name in names:
+        if not least <= getattr(args, name) < float("inf"):
+            raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+
+
+def check_above_zero(args: argparse.Namespace, *names: str) -> None:
+    """Raises UserError for a value that is 0, smaller, or no finite number; None is for others to fill in."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name} must be above 0, got {value}.")

@@ -1,0 +1,196 @@
+"""Checkpoints of a run: what resumes it exactly, and what starts another one."""
+
+import argparse
+import logging
+import math
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretrain.checkpoints.kinds import recognise
+from pretrain.common.errors import UserError
+from pretrain.common.files import load_checkpoint, save_atomically
+from pretrain.models.autoencoder import DECODER_PREFIXES
+
+__all__ = [
+    "Checkpoints",
+    "get_rng_state",
+    "load_optimizer",
+    "load_run_weights",
+    "load_weights",
+    "seed_everything",
+    "set_rng_state",
+    "warn_of_another_rate",
+]
+
+logger = logging.getLogger(__name__)
+
+FIXED = ("pos_embed", "decoder_pos_embed")
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def get_rng_state(device: torch.device) -> dict:
+    """State of every global random generator and the device's, in types that load without running code."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_rng_state(state: dict, device: torch.device) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+class Checkpoints:
+    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`, of which the newest few are kept."""
+
+    def __init__(self, output_dir: Path, keep: int):
+        self.output_dir, self.keep = output_dir, keep
+
+    def files(self) -> list[Path]:
+        """Full checkpoints, newest first: the optimizer steps in their names only ever grow in a run."""
+        paths = [p for p in self.output_dir.glob("checkpoint-*.pth") if re.fullmatch(r"checkpoint-\d+", p.stem)]
+        return sorted(paths, key=_step_of, reverse=True)
+
+    def save(self, state: dict, step: int) -> Path:
+        """Writes the newest checkpoint, then removes the oldest others.
+
+        Args:
+            step: optimizer steps since the run began, whatever batch sizes they had.
+        """
+        path = self.output_dir / f"checkpoint-{step:08d}.pth"
+        save_atomically(state, path)
+        for old in [p for p in self.files() if p != path][self.keep - 1 :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def find(self, resume: str) -> Path | None:
+        """The file that `--resume` means: None to start afresh.
+
+        Raises:
+            UserError: the directory already holds a run that would be overwritten or would hide the new files.
+        """
+        newest = next(iter(self.files()), None)
+        if resume == "auto":
+            return newest
+        if resume:
+            return Path(resume)
+        if newest:
+            raise UserError(
+                f"{self.output_dir} already holds {newest.name}; continue it with --resume auto, or choose "
+                "another --output_dir."
+            )
+        return None
+
+    def check_newest(self, path: Path, step: int) -> None:
+        """Makes sure that what is saved after resuming `path`, a checkpoint of `step`, will be the newest.
+
+        Raises:
+            UserError: the directory holds a later checkpoint.
+        """
+        newest = next(iter(self.files()), None)
+        if newest and _step_of(newest) > step:
+            raise UserError(
+                f"{path} is of step {step}, but {self.output_dir} holds the later {newest.name}; continue that with "
+                "--resume auto, or choose another --output_dir."
+            )
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
+    """A full checkpoint of a run with these arguments.
+
+    Raises:
+        FileNotFoundError, UserError: the file is missing, damaged, of another model, or not of a run.
+    """
+    state = load_checkpoint(path)
+    if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "step", "rng"} <= state.keys():
+        raise UserError(
+            f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
+            "with --init_weights."
+        )
+    for name in ("model", "input_size", "in_chans", "patch_size", "global_pool"):
+        then, now = state["args"].get(name), getattr(args, name, None)
+        if name in state["args"] and then != now:
+            raise UserError(
+                f"{path} is of a run with --{name} {then}, not {now}; resume with that, or start a new run with "
+                "--init_weights."
+            )
+    same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
+    for name, value in state["args"].items():
+        present = getattr(args, name, None)
+        if name not in same_run and present is not None and present != value:
+            logger.warning("Resuming with --%s %s where the run had %s.", name, present, value)
+    return state
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Loads the moments; weight decay and ratios of learning rates stay the arguments', which may have changed."""
+    names = ("weight_decay", "lr_scale")
+    chosen = [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(values)
+
+
+def warn_of_another_rate(before: float | None, now: float) -> None:
+    """Says that a learning rate, derived as --lr is not given, is not that of the run to resume."""
+    if before is not None and not math.isclose(before, now):
+        logger.warning(
+            "Resuming with the learning rate %.4g, which follows from --blr, where the run had %.4g; --lr %.10g keeps "
+            "that.",
+            now,
+            before,
+            before,
+        )
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads the weights of a published or own file into a model, and logs what was loaded and what was not.
+
+    A missing decoder (files published without it, and encoder-only ones) keeps its initialisation. Position tables are
+    fixed and belong to the image size, so the model's own stay.
+
+    Raises:
+        FileNotFoundError, UserError: the file is missing or damaged, or does not hold this model.
+    """
+    state = recognise(path).tensors
+    own = model.state_dict()
+    loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
+    fixed = [name for name in FIXED if name in own]
+    missing = sorted(own.keys() - state.keys() - set(fixed))
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = sorted((state.keys() & own.keys()) - loadable.keys() - set(fixed))
+    unexplained = [name for name in missing if not name.startswith(DECODER_PREFIXES)] + unexpected + reshaped
+    if unexplained:
+        raise UserError(
+            f"{path} does not hold this model's weights: {len(loadable)} of {len(own)} tensors fit, "
+            f"{len(unexpected)} are unexpected, {len(missing)} missing, {len(reshaped)} of another shape "
+            f"(for example {unexplained[0]}). Choose the --model the file was made with."
+        )
+    for name in fixed:
+        loadable.pop(name, None)
+    model.load_state_dict(loadable, strict=False)
+    logger.info("%s: %d tensors loaded; fixed position tables are the model's own.", path, len(loadable))
+    if missing:
+        logger.info("Not in the file, newly initialised: the decoder (%d tensors).", len(missing))

@@ -1,0 +1,1 @@
+"""Runs any model of a LazyConfig file: trains, resumes, evaluates, predicts, reports."""

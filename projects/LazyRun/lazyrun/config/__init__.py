@@ -1,0 +1,1 @@
+"""A run's config: read, overridden, resolved once."""

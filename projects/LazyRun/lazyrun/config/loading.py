@@ -1,0 +1,83 @@
+"""Loading a LazyConfig for a run: defaults for what it leaves out, and overrides that must name something real."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lazyrun.config.overrides import apply_overrides
+from lazyrun.config.task import DETECTION, task_of
+from pretrain.common.errors import UserError
+
+__all__ = ["default_train_options", "load_config", "read_config"]
+
+DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
+"""Test-time augmentation, see :mod:`lazyrun.modeling.tta`."""
+
+
+UNREADABLE = (
+    *(SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError, AssertionError),
+    *(yaml.YAMLError, OmegaConfBaseException),
+)
+"""What goes wrong in a config file that is executed, or was cut off."""
+
+
+def default_train_options() -> DictConfig:
+    """detectron2's `train` options with what this project's trainer adds; new keys are explained in DETECTION.md."""
+    train = model_zoo.get_config("common/train.py").train
+    additions = {
+        "seed": 0,
+        "amp": {"dtype": "float16"},
+        "best_metric": "bbox/AP",
+        "check_data": True,
+        "grad_accum_steps": 1,
+        "compile": False,
+        "epochs": None,
+        "eval_epochs": None,
+        "checkpoint_epochs": None,
+        "lr_base_batch_size": None,
+        "writers": ["console", "json", "tensorboard"],
+        "wandb": {"project": "convmae-det", "name": None, "mode": None},
+    }
+    return OmegaConf.merge(train, additions)
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Reads a run's config with :func:`read_config`, fills in defaults, and applies `key=value` overrides.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or an override does not parse, names nothing, or gives text
+            in place of a number.
+    """
+    cfg = read_config(config_file)
+    needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+    missing = [key for key in needed if cfg.get(key) is None]  # a file that was cut off may end in an empty key
+    if missing:
+        raise UserError(f"Config file {config_file} defines no {', '.join(missing)}; a run needs them.")
+    cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
+    cfg.setdefault("task", {"_target_": DETECTION})
+    cfg.data = OmegaConf.merge(dict.fromkeys(task_of(cfg).data_options), cfg.get("data", {}))
+    cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
+    apply_overrides(cfg, overrides)
+    return cfg
+
+
+def read_config(config_file: str) -> DictConfig:
+    """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, as it is.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    if not Path(config_file).is_file():
+        raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
+    try:
+        cfg = LazyConfig.load(config_file)
+    except UNREADABLE as e:
+        raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {e}") from e
+    if not isinstance(cfg, DictConfig) or not cfg:
+        raise UserError(f"Config file {config_file} holds no keys and values; is it a run's config.yaml?")
+    return cfg

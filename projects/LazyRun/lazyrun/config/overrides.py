@@ -1,0 +1,139 @@
+"""`key=value` overrides of a config, each of which must name something real and give it a value of its kind."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from contextlib import suppress
+from numbers import Real
+
+from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lazyrun.config.recipe import DERIVED_FROM_EPOCHS
+from pretrain.common.errors import UserError
+
+__all__ = ["apply_overrides"]
+
+SWITCHES_OR_NAMES = ("train.compile",)
+"""False by default, but not only true and false are values."""
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for text in overrides:
+        if text.startswith("--"):
+            raise UserError(f"Option {text} stands behind a key=value; put all options before the first of them.")
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as e:
+            raise UserError(
+                f"Override {text!r} is not of the form key=value; a value with brackets, commas or blanks needs quotes "
+                f"of its own: \"key='a (1).jpg'\"."
+            ) from e
+        if override.is_sweep_override():
+            raise UserError(
+                f"Override {text!r} gives several values; decimals have a point, and lists brackets: [1,2]."
+            )
+        if not override.is_add():  # hydra's +key=value adds a key on purpose
+            _check_key(cfg, override.key_or_group)
+            _check_kind(override.key_or_group, override.value(), _current_value(cfg, override.key_or_group))
+    try:
+        LazyConfig.apply_overrides(cfg, list(overrides))
+    except (KeyError, NotImplementedError) as e:
+        raise UserError(f"Overrides cannot be applied: {e}") from e
+    _check_epochs(cfg, {text.partition("=")[0].lstrip("+~") for text in overrides})
+
+
+def _check_epochs(cfg: DictConfig, overridden: set[str]) -> None:
+    """Raises UserError if the command line sets what `train.epochs` derives, or its companions without it."""
+    for name, in_epochs in DERIVED_FROM_EPOCHS.items():
+        if cfg.train.epochs is not None and name in overridden:
+            raise UserError(
+                f"{name} follows from train.epochs={cfg.train.epochs}: set {in_epochs} instead, or add "
+                "train.epochs=null to count in iterations."
+            )
+        if cfg.train.epochs is None and in_epochs != "train.epochs" and in_epochs in overridden:
+            raise UserError(f"{in_epochs} needs train.epochs; without it set {name}, in iterations.")
+
+
+def _check_key(cfg: DictConfig, key: str) -> None:
+    """Raises UserError unless `key` is in the config or is an argument of the callable it would be passed to."""
+    node, path = cfg, []
+    for part in key.split("."):
+        if isinstance(node, ListConfig):
+            if not (part.isdigit() and int(part) < len(node)):
+                raise UserError(
+                    f"Override {key!r}: {'.'.join(path)} has {len(node)} entries, {part!r} is none of them."
+                )
+            node = node[int(part)]
+        elif isinstance(node, DictConfig):
+            names = _arguments(node)
+            if part not in node and names is not None and part not in names:
+                close = difflib.get_close_matches(part, names, n=1)
+                hint = (
+                    f"did you mean {'.'.join([*path, close[0]])!r}?" if close else f"it has {', '.join(sorted(names))}."
+                )
+                raise UserError(f"Override {key!r}: {'.'.join(path) or 'the config'} has no {part!r}; {hint}")
+            node = node.get(part)
+        path.append(part)
+
+
+def _check_kind(key: str, value: object, current: object) -> None:
+    """Raises UserError if an override has text where the config has numbers, or true or false.
+
+    Which numbers fit, and whether a list or null does, is for the receiver to say.
+    """
+    expected, given = ({_kind(leaf) for leaf in _leaves(v)} - {None} for v in (current, value))
+    if expected == {"number"} and not given <= {"number"}:
+        what = "a number" if isinstance(current, Real) else "numbers"
+        raise UserError(f"{key}={value} must be {what}, such as {current}.")
+    if expected == {"switch"} and "text" in given and key not in SWITCHES_OR_NAMES:
+        raise UserError(f"{key}={value} must be true or false.")
+
+
+def _kind(leaf: object) -> str | None:
+    """None for what may stand for any kind: null, and a reference to another key."""
+    if leaf is None or (isinstance(leaf, str) and "${" in leaf):
+        return None
+    return {bool: "switch", str: "text"}.get(type(leaf), "number" if isinstance(leaf, Real) else "other")
+
+
+def _leaves(value: object) -> list:
+    """The value itself, or what a list or dict of values holds."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for entry in value for leaf in _leaves(entry)] if isinstance(value, list | tuple) else [value]
+
+
+def _current_value(cfg: DictConfig, key: str) -> object:
+    """What stands at a key, or the default of the argument that is meant; None if neither can be told."""
+    parent, _, name = key.rpartition(".")
+    with suppress(OmegaConfBaseException):  # a reference to nothing
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if isinstance(node, DictConfig) and name not in node:
+            return (_arguments(node) or {}).get(name)
+        value = OmegaConf.select(cfg, key)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return None
+
+
+def _arguments(node: DictConfig) -> dict[str, object] | None:
+    """What may stand below a node, with defaults: its keys, and what its target accepts; None if that is anything."""
+    names = dict.fromkeys(str(key) for key in node)
+    if "_target_" not in node:
+        return names
+    target = locate(node._target_) if isinstance(node._target_, str) else node._target_
+    try:
+        parameters = inspect.signature(
+            getattr(target, "__init__", target) if inspect.isclass(target) else target
+        ).parameters
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    defaults = {name: None if p.default is p.empty else p.default for name, p in parameters.items() if name != "self"}
+    return names | defaults

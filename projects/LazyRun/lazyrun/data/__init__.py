@@ -1,0 +1,1 @@
+"""Data sets and loaders: checked before a run, and resumed exactly."""

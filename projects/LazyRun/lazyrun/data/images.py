@@ -1,0 +1,41 @@
+"""Reading image files."""
+
+import os
+
+import numpy as np
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from pretrain.common.errors import UserError
+from pretrain.common.images import to_eight_bits
+
+__all__ = ["IMAGE_SUFFIXES", "decode_image", "read_image"]
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def read_image(path: str | os.PathLike, image_format: str) -> np.ndarray:
+    """As :func:`decode_image`; whatever is wrong with the file is a UserError that names it."""
+    try:
+        return decode_image(path, image_format)
+    except Exception as e:  # Pillow raises a dozen types for damaged files
+        raise UserError(f"{path} cannot be read as an image: {e}") from e
+
+
+def decode_image(path: str | os.PathLike, image_format: str) -> np.ndarray:
+    """An image file as detectron2 reads it, but grey ones of 16 bits with their whole range.
+
+    Args:
+        path: file that Pillow reads.
+        image_format: order of the channels, such as "RGB" or "BGR".
+
+    Returns:
+        uint8 `(H, W, 3)`, turned upright as its EXIF data say.
+
+    Raises:
+        OSError, ValueError and others: the file is missing, damaged, no image, or has 32 bits a pixel.
+    """
+    with PathManager.open(os.fspath(path), "rb") as file, Image.open(file) as image:
+        upright = _apply_exif_orientation(image)
+        return convert_PIL_to_numpy(to_eight_bits(upright, image.format), image_format)

@@ -1,0 +1,59 @@
+"""Checkpoints of detection runs: written whole or not at all, read without running code, and never half matched."""
+
+import logging
+from pathlib import Path
+
+from lazyrun.modeling.weights import SafeCheckpointer
+from pretrain.common.errors import UserError
+from pretrain.common.files import replacing, save_atomically
+
+__all__ = ["RunCheckpointer"]
+
+logger = logging.getLogger(__name__)
+
+
+class RunCheckpointer(SafeCheckpointer):
+    """detectron2's checkpointer whose files survive a kill at any moment.
+
+    Both the checkpoint and the `last_checkpoint` tag are written to a temporary name and renamed.
+
+    Attributes:
+        categories: `{"id", "name"}` of each class, stored in every file; None stores none.
+    """
+
+    categories: list[dict] | None = None
+
+    def save(self, name: str, **extra) -> None:
+        """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir) / f"{name}.pth"
+        logger.info(f"Saving checkpoint to {path}")
+        state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        save_atomically({"model": self.model.state_dict(), **self._classes(), **state, **extra}, path)
+        self.tag_last_checkpoint(path.name)
+
+    def save_weights(self, name: str, **extra) -> None:
+        """Saves the model and `extra` alone; the file is not tagged, so `--resume` does not begin from it."""
+        if self.save_dir and self.save_to_disk:
+            content = {"model": self.model.state_dict(), **self._classes(), **extra}
+            save_atomically(content, Path(self.save_dir) / f"{name}.pth")
+
+    def _classes(self) -> dict:
+        return {"categories": self.categories} if self.categories else {}
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        tag = Path(self.save_dir) / "last_checkpoint"
+        with replacing(tag) as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        """A run goes on with all of its weights, or not at all; the optimizer's state would not fit others either."""
+        wrong = list(dict.fromkeys([*(name for name, *_ in incompatible.incorrect_shapes), *incompatible.missing_keys]))
+        if wrong:
+            raise UserError(
+                f"The run in {self.save_dir} cannot be continued with this config: {len(wrong)} weights of its last "
+                f"checkpoint are missing or of another shape, such as {wrong[0]}; give the config and overrides that "
+                "it began with, or begin another run with train.init_checkpoint=… and another train.output_dir=…"
+            )
+        super()._log_incompatible_keys(incompatible)

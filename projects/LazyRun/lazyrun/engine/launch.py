@@ -1,0 +1,84 @@
+"""Starting one process, several on this machine, or joining those that torchrun started."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+import torch
+from detectron2.engine import launch as detectron2_launch
+from detectron2.utils import comm
+from torch import distributed
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from pretrain.common.commands import exit_on_user_error
+from pretrain.common.devices import check_device
+from pretrain.common.errors import UserError
+
+__all__ = ["launch"]
+
+
+def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> None:
+    """Runs `main(args)` in every process, with process groups set up for detectron2.
+
+    Under torchrun (one process per GPU on any number of machines) this process joins the group that torchrun
+    describes, and `--num-gpus` and its kin do not matter. Otherwise `--num-gpus` processes are started here, one if it
+    is 0. On the CPU processes talk through gloo, on GPUs through NCCL.
+
+    Args:
+        device: `train.device` of the run.
+
+    Raises:
+        UserError: `device` is a GPU that is not there, or no device at all.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"train.device={device}, but no GPU can be used; on a CPU add --num-gpus 0 train.device=cpu.")
+    if not device.startswith("cuda"):  # a GPU is first touched in the process that trains on it
+        check_device(device)
+    if device == "cpu":
+        # detectron2 picks NCCL wherever it sees a GPU.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _join_torchrun(main, args, device)
+        return
+    visible = torch.cuda.device_count()
+    if device != "cpu" and args.num_gpus > visible:
+        raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
+    if args.num_gpus * args.num_machines > 1:
+        signal.signal(signal.SIGTERM, _forward_to_children)
+    try:
+        detectron2_launch(
+            _run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args),
+        )
+    except ProcessExitedException as e:
+        sys.exit(e.exit_code if e.exit_code > 0 else 1)
+
+
+def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
+    with exit_on_user_error():
+        main(args)
+
+
+def _join_torchrun(main: Callable[[Namespace], None], args: Namespace, device: str) -> None:
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if device != "cpu":
+        torch.cuda.set_device(local_rank)
+    distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    try:
+        _run(main, args)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _forward_to_children(signum: int, _) -> None:
+    """The starting process only waits; its children are the ones that train."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signum)

@@ -1,0 +1,57 @@
+"""The optimizer of a config, in its fused form where the device has one."""
+
+import inspect
+from copy import deepcopy
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig
+from torch import nn
+
+from pretrain.common.errors import UserError
+
+__all__ = ["build_optimizer"]
+
+FUSED_DEVICES = ("cpu", "cuda")
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Builds `cfg` for a model; `fused` and `foreach` left out or None mean fused, one pass over each parameter.
+
+    Fused updates are those of the plain loop up to rounding. They also take the factor of loss scaling and skip a step
+    with overflown gradients by themselves, without waiting for the GPU.
+
+    Args:
+        cfg: LazyConfig of an optimizer whose `params` take the model; it stays as it is.
+        model: on its device, not wrapped.
+
+    Returns:
+        the optimizer. A state loaded into it later does not change how it updates, only what it goes on from.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    cfg = deepcopy(cfg)  # the run's config stays one that can be written
+    cfg.params.model = model
+    target = locate(cfg._target_) if isinstance(cfg._target_, str) else cfg._target_
+    devices = {p.device.type for p in model.parameters()}
+    if (
+        "fused" in inspect.signature(target).parameters
+        and cfg.get("fused") is None
+        and cfg.get("foreach") is None
+        and devices <= set(FUSED_DEVICES)
+    ):
+        cfg.fused = True
+    try:
+        optimizer = instantiate(cfg)
+    except (ValueError, TypeError) as e:
+        raise UserError(f"The optimizer of this config cannot be built: {e}") from e
+    optimizer.register_load_state_dict_pre_hook(_keep_implementation)
+    return optimizer
+
+
+def _keep_implementation(optimizer: torch.optim.Optimizer, state: dict) -> dict:
+    """PyTorch restores `fused` and `foreach` with the state, so a resumed run would update as the earlier one did."""
+    chosen = {key: optimizer.defaults[key] for key in ("fused", "foreach") if key in optimizer.defaults}
+    return {**state, "param_groups": [{**group, **chosen} for group in state["param_groups"]]}

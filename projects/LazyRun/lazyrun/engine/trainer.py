@@ -1,0 +1,130 @@
+"""The training step: detectron2's, on any device, in any precision, over one batch or several smaller ones."""
+
+import logging
+import os
+import time
+from contextlib import nullcontext
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain.common.commands import message_of
+from pretrain.common.errors import UserError
+
+__all__ = ["Trainer"]
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
+    error = record.exc_info and record.exc_info[1]
+    if isinstance(error, UserError | OSError) and not os.environ.get("SHOW_TRACEBACK"):
+        record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
+    return True
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback)
+
+
+class Trainer(SimpleTrainer):
+    """:class:`detectron2.engine.SimpleTrainer` with optional mixed precision and gradient accumulation.
+
+    One step averages the losses of `grad_accum_steps` micro-batches and their gradients, then updates the weights once.
+    The gradient is that of one batch of all their images where the loss is a mean over images and no layer looks across
+    images. Mask R-CNN's losses come close to that: those of the proposal network are sums over a fixed count an image,
+    those of the heads are means over the proposals sampled in the micro-batch, so a proposal weighs more in a
+    micro-batch with fewer of them, and batch norm sees the micro-batch alone. Between processes gradients are averaged
+    once a step, in the last backward pass. Logged losses and the model's own scalars are averages over micro-batches.
+
+    A loss that is not finite, of whichever process, ends the run before it reaches the weights.
+
+    Args:
+        model: gives a dict of losses for a batch.
+        data_loader: endless loader of micro-batches.
+        optimizer: of the model's parameters.
+        amp_dtype: precision of autocast, None for full precision; float16 comes with loss scaling.
+        grad_accum_steps: micro-batches a step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader,
+        optimizer: torch.optim.Optimizer,
+        amp_dtype: torch.dtype | None = None,
+        grad_accum_steps: int = 1,
+    ):
+        super().__init__(model, data_loader, optimizer)
+        self.amp_dtype, self.grad_accum_steps = amp_dtype, grad_accum_steps
+        self.device_type = next(model.parameters()).device.type
+        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
+
+    def run_step(self) -> None:
+        assert self.model.training, "the model was left in evaluation mode"
+        self.optimizer.zero_grad()
+        losses, data_time = self._accumulate()
+        self.after_backward()
+        self._check_finite(losses)
+        self._write_metrics(losses, data_time)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _accumulate(self) -> tuple[dict[str, torch.Tensor], float]:
+        """Adds up the gradients of one step; returns the average losses and the seconds spent waiting for data."""
+        average: dict[str, torch.Tensor] = {}
+        data_time = 0.0
+        for step in range(self.grad_accum_steps):
+            start = time.perf_counter()
+            batch = next(self._data_loader_iter)
+            data_time += time.perf_counter() - start
+            with self._synchronised(step + 1 == self.grad_accum_steps):
+                with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                    losses = self.model(batch)
+                losses = {name: loss / self.grad_accum_steps for name, loss in losses.items()}
+                self.grad_scaler.scale(sum(losses.values())).backward()
+            for name, loss in losses.items():
+                average[name] = average.get(name, 0) + loss.detach()
+        if self.grad_accum_steps > 1:
+            self._average_scalars()
+        return average, data_time
+
+    def _check_finite(self, losses: dict[str, torch.Tensor]) -> None:
+        """Raises UserError on all processes if the loss of any is infinite or NaN, which their sum then is too."""
+        total = sum(losses.values()).float()
+        if comm.get_world_size() > 1:
+            distributed.all_reduce(total)
+        if not total.isfinite():
+            values = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+            raise UserError(
+                f"The loss became infinite or NaN at iteration {self.iter} (on process {comm.get_rank()}: {values}). "
+                "The last checkpoint is intact: continue from it with --resume, in train.amp.dtype=bfloat16 or "
+                "train.amp.enabled=false, or at a lower optimizer.lr."
+            )
+
+    def _synchronised(self, now: bool):
+        """The context of a forward and backward pass after which processes exchange gradients, or do not yet."""
+        wrapped = isinstance(self.model, DistributedDataParallel)
+        return nullcontext() if now or not wrapped else self.model.no_sync()
+
+    def _average_scalars(self) -> None:
+        """The model writes scalars of its own in every micro-batch, such as counts of sampled proposals."""
+        storage = get_event_storage()
+        for name, (_, iteration) in list(storage.latest().items()):
+            if iteration == storage.iter:
+                values = [v for v, i in storage.history(name).values()[-self.grad_accum_steps :] if i == iteration]
+                storage.put_scalar(name, sum(values) / len(values), smoothing_hint=storage.smoothing_hints()[name])
+
+    def after_train(self) -> None:
+        super().after_train()
+        self._data_loader_iter_obj = None  # ends the loader's workers
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        if state := state_dict["grad_scaler"]:  # empty after a run without loss scaling
+            self.grad_scaler.load_state_dict(state)

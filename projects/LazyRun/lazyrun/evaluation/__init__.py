@@ -1,0 +1,1 @@
+"""COCO metrics and the errors behind them."""

@@ -1,0 +1,252 @@
+"""What a detector gets right and wrong on a data set, from COCO annotation and result files alone."""
+
+import json
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import faster_coco_eval
+import numpy as np
+import pycocotools.coco
+from pycocotools.cocoeval import COCOeval
+
+from lazyrun.data.coco_check import read_coco_json
+from lazyrun.evaluation.coco import complete
+from pretrain.common.errors import UserError
+
+__all__ = ["Evaluation", "ImageErrors", "evaluate", "find_errors", "read_annotations", "read_results"]
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+MATCH_IOU = 0.5
+NEEDED = {
+    "images": ("id", "file_name"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""The lists of an annotation file, in the order of :func:`read_coco_json`, and the keys of their entries."""
+
+KNOWN = {"image_id": "images", "category_id": "categories"}
+
+
+def read_annotations(path: Path) -> dict:
+    """A COCO annotation file.
+
+    Raises:
+        UserError: it is missing, not JSON, or what it lists is incomplete.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        content = dict(zip(NEEDED, read_coco_json(path), strict=True))
+    except ValueError as e:
+        raise UserError(f"{path} {e}.") from e
+    if not content["images"]:
+        raise UserError(f"{path} lists no images; check that it is the right file.")
+    for name, keys in NEEDED.items():
+        _check_entries(path, name, content[name], keys)
+    for key, table in KNOWN.items():
+        strangers = {a[key] for a in content["annotations"]} - {row["id"] for row in content[table]}
+        if strangers:
+            raise UserError(f"{path}: the {key} {sorted(strangers, key=str)[0]} is not among its {table}.")
+    return content
+
+
+def _check_entries(path: Path, name: str, entries: list[dict], keys: Sequence[str]) -> None:
+    for entry in entries:
+        lacking = [key for key in keys if entry.get(key) is None]
+        if lacking:
+            raise UserError(f"{path}: one of its {name} has no {', '.join(lacking)}: {json.dumps(entry)[:100]}")
+        box = entry.get("bbox", [0] * 4)
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
+            raise UserError(f"{path}: the bbox {json.dumps(box)[:100]} is not four numbers: x, y, width, height.")
+
+
+def read_results(path: Path, dataset: dict) -> list[dict]:
+    """A COCO results file that belongs to `dataset`.
+
+    Raises:
+        UserError: it is missing, not JSON, empty, not a list of detections, or of another data set.
+    """
+    results = _read_json(path)
+    if not isinstance(results, list) or any(not isinstance(r, dict) or "score" not in r for r in results):
+        raise UserError(f"{path} is not a COCO results file: a list of detections with a score each.")
+    if not results:
+        raise UserError(f"{path} holds no detections; train the detector longer, or check which weights it was given.")
+    _check_entries(path, "detections", results, ("image_id", "category_id", "score"))
+    for key, table in KNOWN.items():
+        strangers = {r[key] for r in results} - {row["id"] for row in dataset[table]}
+        if strangers:
+            raise UserError(
+                f"{path} is of another data set: its {key} {sorted(strangers, key=str)[0]} is not among the "
+                f"annotations' {table}."
+            )
+    return results
+
+
+def _read_json(path: Path) -> list | dict:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as e:
+        raise UserError(f"{path} is not a JSON file: {e}") from e
+
+
+@dataclass
+class Evaluation:
+    """COCO's figures for boxes or masks; what has no ground truth is NaN.
+
+    Attributes:
+        task: `bbox` or `segm`.
+        summary: AP, AP50, AP75, APs, APm, APl in [0, 100].
+        class_ap: AP by class name.
+        class_count: objects of the ground truth by class name, without crowds.
+        precision: `(T, R, K)` in [0, 1] at the IoU thresholds, recalls and classes.
+        iou, recall: the thresholds `(T,)` and recalls `(R,)`.
+    """
+
+    task: str
+    summary: dict[str, float]
+    class_ap: dict[str, float]
+    class_count: dict[str, int]
+    precision: np.ndarray
+    iou: np.ndarray
+    recall: np.ndarray
+
+
+def evaluate(dataset: dict, results: Sequence[dict], task: str) -> Evaluation:
+    """COCO's evaluation at up to 100 detections an image.
+
+    Args:
+        dataset: a COCO annotation file.
+        results: detections of a COCO results file.
+        task: `bbox` or `segm`.
+    """
+    if task == "segm":  # with a box beside it, COCO would take the box's area for the mask's
+        results = [{key: value for key, value in r.items() if key != "bbox"} for r in results]
+    truth, detections = _load(faster_coco_eval.COCO, dataset, results)
+    evaluator = faster_coco_eval.COCOeval_faster(truth, detections, task, print_function=logger.debug)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    names = {c["id"]: c["name"] for c in dataset["categories"]}
+    classes = [names[i] for i in evaluator.params.catIds]
+    precision = np.asarray(evaluator.eval["precision"], dtype=float)[:, :, :, 0, -1]  # all areas, most detections
+    precision[precision < 0] = np.nan
+    count = defaultdict(int)
+    for annotation in dataset["annotations"]:
+        count[names[annotation["category_id"]]] += not annotation.get("iscrowd")
+    return Evaluation(
+        task,
+        {key: _percent(value) for key, value in zip(SUMMARY, evaluator.stats[:6], strict=True)},
+        {name: 100 * float(np.mean(precision[:, :, k])) for k, name in enumerate(classes)},
+        {name: count[name] for name in classes},
+        precision,
+        np.asarray(evaluator.params.iouThrs),
+        np.asarray(evaluator.params.recThrs),
+    )
+
+
+def _percent(value: float) -> float:
+    return 100 * float(value) if value >= 0 else float("nan")
+
+
+def _load(coco: type, dataset: dict, results: Sequence[dict]) -> tuple:
+    """Both files as COCO's objects, which change what they are given: they get copies, and are kept quiet."""
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an id 0, which is replaced right after
+        truth = coco()
+        truth.dataset = {**dataset, "annotations": [dict(a) for a in dataset["annotations"]]}
+        truth.createIndex()
+        complete(truth)
+        return truth, truth.loadRes([dict(r) for r in results])
+
+
+@dataclass
+class ImageErrors:
+    """The detections of one image, sorted into right and wrong at IoU 0.5.
+
+    Attributes:
+        hits: number of detections that match an object of their class.
+        missed: annotations that no detection matches.
+        false: detections that match nothing.
+    """
+
+    image_id: int
+    hits: int = 0
+    missed: list[dict] = field(default_factory=list)
+    false: list[dict] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        return len(self.missed) + len(self.false)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 for an image without objects in which nothing is found."""
+        return 2 * self.hits / (2 * self.hits + self.errors) if self.hits + self.errors else 1.0
+
+
+def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) -> list[ImageErrors]:
+    """Objects missed and false detections of every image, worst image first.
+
+    Boxes are matched as COCO does, best score first, within a class, at IoU 0.5; crowds are neither missed nor hit.
+    Images are ordered by F1, those of equal F1 by the number of errors.
+
+    Args:
+        dataset: a COCO annotation file.
+        results: detections of a COCO results file.
+        score_threshold: detections below it are left out.
+    """
+    kept = [r for r in results if r["score"] >= score_threshold]
+    images = {image["id"]: ImageErrors(image["id"]) for image in dataset["images"]}
+    if not kept:
+        for annotation in dataset["annotations"]:
+            if not annotation.get("iscrowd"):
+                images[annotation["image_id"]].missed.append(annotation)
+        return _worst_first(images.values())
+    truth, detections = _load(pycocotools.coco.COCO, dataset, kept)
+    evaluator = COCOeval(truth, detections, "bbox")
+    params = evaluator.params
+    params.iouThrs, params.maxDets = np.array([MATCH_IOU]), [100]
+    params.areaRng, params.areaRngLbl = [[0, 1e10]], ["all"]
+    matched_truth, matched = _match(evaluator)
+    # The copies may have other ids: those of the file may start at 0.
+    for annotation, counted in zip(dataset["annotations"], truth.dataset["annotations"], strict=True):
+        if not annotation.get("iscrowd") and counted["id"] not in matched_truth:
+            images[annotation["image_id"]].missed.append(annotation)
+    for number, result in enumerate(kept, start=1):  # the ids that COCO gives to results
+        state = matched.get(number)
+        if state == "hit":
+            images[result["image_id"]].hits += 1
+        elif state == "false":
+            images[result["image_id"]].false.append(result)
+    return _worst_first(images.values())
+
+
+def _match(evaluator: COCOeval) -> tuple[set, dict[int, str]]:
+    """Ids of the annotations that were found, and `hit` or `false` by the id of a detection; ignored ones have none."""
+    with redirect_stdout(StringIO()):
+        evaluator.evaluate()
+    found, states = set(), {}
+    for pair in evaluator.evalImgs:
+        if pair is None:
+            continue
+        for number, match, ignored in zip(pair["dtIds"], pair["dtMatches"][0], pair["dtIgnore"][0], strict=True):
+            if ignored:
+                continue
+            states[number] = "hit" if match else "false"
+            if match:
+                found.add(int(match))
+    return found, states
+
+
+def _worst_first(images) -> list[ImageErrors]:
+    return sorted(images, key=lambda image: (image.f1, -image.errors))

@@ -1,0 +1,167 @@
+"""A report of an evaluation: pictures, charts and one HTML page that needs nothing else."""
+
+import base64
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from lazyrun.evaluation.analysis import Evaluation, ImageErrors, evaluate, find_errors
+from lazyrun.viz.charts import TASKS, class_ap_chart, draw, precision_recall_chart
+from lazyrun.viz.instances import draw_comparison, group_by_image
+from pretrain.common.errors import UserError
+from pretrain.common.files import replacing
+
+__all__ = ["write_report"]
+
+logger = logging.getLogger(__name__)
+
+PAGE_WIDTH = 1400
+"""Widest embedded picture, in pixels."""
+
+JPEG_QUALITY = 85
+
+
+def write_report(
+    dataset: dict,
+    results: Sequence[dict],
+    images: Path,
+    output: Path,
+    *,
+    title: str,
+    count: int = 10,
+    score_threshold: float = 0.5,
+) -> Path:
+    """Writes `report.html`, its charts and the pictures of the worst images as PNG to a folder.
+
+    Only the pictures shown are read and drawn, one at a time.
+
+    Args:
+        dataset: a COCO annotation file.
+        results: detections of a COCO results file, with or without masks.
+        images: folder that the data set's file names are relative to.
+        output: folder to write to.
+        title: of the page.
+        count: images to show, worst first by F1 at IoU 0.5.
+        score_threshold: least score of a detection that is drawn or counted as false.
+
+    Returns:
+        the page.
+
+    Raises:
+        UserError: an image to be shown is missing or cannot be read.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    masks = any(r.get("segmentation") for r in results) and any(a.get("segmentation") for a in dataset["annotations"])
+    evaluations = [evaluate(dataset, results, task) for task in (("bbox", "segm") if masks else ("bbox",))]
+    errors = find_errors(dataset, results, score_threshold)
+    pictures = _draw_pictures(dataset, results, images, output, errors[:count], score_threshold)
+    charts = _draw_charts(evaluations, output)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template("report.html").render(
+        title=title,
+        images=len(dataset["images"]),
+        objects=sum(not a.get("iscrowd") for a in dataset["annotations"]),
+        classes=len(dataset["categories"]),
+        detections=len(results),
+        kept=sum(r["score"] >= score_threshold for r in results),
+        threshold=score_threshold,
+        summary=[{"name": TASKS[e.task], "values": [_figure(v) for v in e.summary.values()]} for e in evaluations],
+        picture=_themed_picture,
+        class_chart=charts[0],
+        curve_charts=charts[1:],
+        pictures=pictures,
+        filter_classes=sorted({name for p in pictures for name in p["classes"]}),
+    )
+    path = output / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def _draw_charts(evaluations: Sequence[Evaluation], output: Path) -> list[dict[str, bytes]]:
+    """The class chart and one of curves for each task, by theme; the light ones are written as files too."""
+    charts = {"class_ap": (class_ap_chart, evaluations)}
+    charts |= {f"precision_recall_{e.task}": (precision_recall_chart, e) for e in evaluations}
+    drawn = []
+    for name, (chart, argument) in charts.items():
+        drawn.append({theme: draw(chart, argument, theme=theme) for theme in ("light", "dark")})
+        (output / f"{name}.png").write_bytes(drawn[-1]["light"])
+    return drawn
+
+
+def _draw_pictures(
+    dataset: dict, results: Sequence[dict], folder: Path, output: Path, errors: Sequence[ImageErrors], threshold: float
+) -> list[dict]:
+    """What the page shows of each image; the full pictures are written as PNG, named by rank."""
+    names = {c["id"]: c["name"] for c in dataset["categories"]}
+    shown = {e.image_id for e in errors}
+    files = {i["id"]: i["file_name"] for i in dataset["images"] if i["id"] in shown}
+    truth = group_by_image([a for a in dataset["annotations"] if a["image_id"] in shown])
+    found = group_by_image([r for r in results if r["image_id"] in shown and r["score"] >= threshold])
+    pictures = []
+    for rank, image in enumerate(errors, start=1):
+        file_name = files[image.image_id]
+        pixels = cv2.imread(str(folder / file_name))
+        if pixels is None:
+            raise UserError(f"Image {folder / file_name} is missing or cannot be read.")
+        objects, detections = truth[image.image_id], found[image.image_id]
+        picture = draw_comparison(
+            cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB),
+            _noted(objects, image.missed, "missed"),
+            _noted(detections, image.false, "false"),
+            names,
+        )
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        with replacing(output / f"worst_{rank:03d}_{Path(file_name).stem}.png") as temporary:
+            cv2.imwrite(str(temporary), picture)
+        pictures.append(
+            {
+                "name": file_name,
+                "f1": image.f1,
+                "hits": image.hits,
+                "missed": len(image.missed),
+                "false": len(image.false),
+                "classes": sorted({names[a["category_id"]] for a in [*objects, *detections]}),
+                "image": _data_uri(_jpeg(picture), "image/jpeg"),
+            }
+        )
+    return pictures
+
+
+def _noted(annotations: Sequence[dict], chosen: Sequence[dict], note: str) -> list[dict]:
+    """The annotations, with a note on those chosen."""
+    ids = {id(a) for a in chosen}
+    return [{**a, "note": note} if id(a) in ids else a for a in annotations]
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    """BGR uint8 `(H, W, 3)` as JPEG, reduced to the page's width."""
+    height, width = picture.shape[:2]
+    if width > PAGE_WIDTH:
+        size = (PAGE_WIDTH, round(height * PAGE_WIDTH / width))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _themed_picture(chart: dict[str, bytes], text: str) -> Markup:
+    """A chart that follows the reader's light or dark theme."""
+    light, dark = (_data_uri(chart[theme], "image/png") for theme in ("light", "dark"))
+    return Markup(
+        '<picture><source media="(prefers-color-scheme: dark)" srcset="{}"><img alt="{}" src="{}"></picture>'
+    ).format(dark, text, light)
