@@ -24,7 +24,7 @@ $(BIN)/.installed: setup.py pyproject.toml constraints.txt
 	$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps \
 		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python-version 3.10 --implementation cp --abi none --platform any --only-binary=:all: $(DETECTRON2)
-	$(BIN)/python -c 'import detectron2, pretrain, convmae_det, mimdet, convmae_seg'
+	$(BIN)/python -c 'import detectron2, pretrain, lazyrun, convmae_det, mimdet, convmae_seg'
 	@touch $@
 
 demo: setup ## draw a data set, train a tiny detector on it, evaluate, draw pictures (CPU, minutes)
@@ -33,9 +33,10 @@ demo: setup ## draw a data set, train a tiny detector on it, evaluate, draw pict
 test: setup ## run the test suite, on all cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
-lint: setup ## check style and formatting
+lint: setup ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

@@ -1,6 +1,11 @@
 """Packaging of ConvMAEDet: `pretrain` (torch and timm only), and the detectron2 projects around them."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+VERSION = re.search(r'__version__ = "(.+)"', Path("pretrain/__init__.py").read_text()).group(1)
 
 PRETRAIN = [
     "torch>=2.6",
@@ -39,7 +44,7 @@ EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 
 setup(
     name="convmae-det",
-    version="0.1.0",
+    version=VERSION,
     description="ConvMAE detection for detectron2, with fast exact ConvMAE pretraining beside it",
     license="MIT",
     python_requires=">=3.11",
@@ -54,7 +59,8 @@ setup(
         "mimdet": "projects/MIMDet/mimdet",
         "convmae_seg": "projects/ConvMAESeg/convmae_seg",
     },
-    package_data={"lazyrun": ["viz/templates/*.html"]},
+    package_data={package: ["py.typed"] for package in ("pretrain", "convmae_det", "mimdet", "convmae_seg")}
+    | {"lazyrun": ["py.typed", "viz/templates/*.html"]},
     install_requires=PRETRAIN,
     extras_require={
         "detection": DETECTION,
@@ -63,6 +69,6 @@ setup(
         "slurm": ["submitit>=1.5"],
         "export": EXPORT,
         "wandb": ["wandb>=0.17"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"] + EXPORT,
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"] + EXPORT,
     },
 )

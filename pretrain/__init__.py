@@ -5,3 +5,5 @@ Importing this package makes the classifiers known to timm: `timm.create_model("
 """
 
 from pretrain.models import timm_registry as timm_registry
+
+__version__ = "0.1.0"

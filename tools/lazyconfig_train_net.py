@@ -17,6 +17,7 @@ examples:
   train on 8 GPUs       tools/lazyconfig_train_net.py --num-gpus 8 --config-file CONFIG.py
   with other options    ... train.output_dir=output/mine data.image_size=512 dataloader.train.total_batch_size=8
   go on after a stop    ... --resume
+  check without training ... --dry-run
   evaluate              ... --eval-only train.init_checkpoint=output/mine/model_best.pth
   on a CPU              ... --num-gpus 0 train.device=cpu
   several machines      torchrun --nnodes 2 --nproc-per-node 8 ... tools/lazyconfig_train_net.py --config-file CONFIG.py
@@ -26,9 +27,12 @@ examples:
 def main() -> None:
     parser = default_argument_parser(epilog=EXAMPLES)
     parser.description = __doc__
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the run's numbers, check the data, build the model, train nothing"
+    )
     args = parser.parse_args()
     with exit_on_user_error():
-        launch(run, args, device=load_config(args.config_file, args.opts).train.device)
+        launch(run, args, load_config(args.config_file, args.opts))
 
 
 if __name__ == "__main__":

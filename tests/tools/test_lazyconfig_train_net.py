@@ -116,3 +116,16 @@ def test_torchrun(shapes, tmp_path):
     assert "World size: 2" in done.stdout and (tmp_path / "run" / "model_final.pth").exists()
     mistaken = torchrun(shapes, tmp_path / "other", "train.max_iters=1")  # noticed before the processes join
     assert mistaken.returncode == 1 and mistaken.stderr.count("error: Override 'train.max_iters'") == 1
+
+
+def test_a_dry_run_shows_the_numbers_checks_and_builds_but_writes_nothing(shapes, tmp_path):
+    rehearsed = run_training(shapes, tmp_path / "run", "--dry-run", "train.epochs=2")
+    assert rehearsed.returncode == 0, rehearsed.stderr
+    for part in ("iterations     8 = 2 epochs of 4.0", "Checked shapes_train: 8 images", "M parameters", "Dry run: "):
+        assert part in rehearsed.stdout
+    assert not (tmp_path / "run").exists()
+    evaluation = run_training(shapes, tmp_path / "run", "--dry-run", "--eval-only")
+    assert evaluation.returncode == 0 and "ready for the evaluation" in evaluation.stdout
+    refused = run_training(shapes, tmp_path / "run", "--dry-run", f"train.init_checkpoint={tmp_path / 'none.pth'}")
+    assert refused.returncode == 1 and "none.pth does not exist" in refused.stderr
+    assert not (tmp_path / "run").exists()

@@ -18,7 +18,12 @@ MOVED = {
     "convmae_det.custom_data": ["lazyrun.config.custom_data"],
     "convmae_det.data": ["lazyrun.data.loader"],
     "convmae_det.dataset_check": ["lazyrun.data.coco_check"],
-    "convmae_det.engine": ["lazyrun.engine.run"],
+    "convmae_det.engine": [
+        "lazyrun.engine.run",
+        "lazyrun.engine.train",
+        "lazyrun.engine.evaluate",
+        "lazyrun.engine.compile",
+    ],
     "convmae_det.evaluation": ["lazyrun.evaluation.coco"],
     "convmae_det.export": ["lazyrun.inference.export"],
     "convmae_det.folded_attention": ["convmae_det.attention.folded"],

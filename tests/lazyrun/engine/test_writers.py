@@ -8,7 +8,8 @@ import pytest
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from lazyrun.engine.writers import build_writers, check_writers
+from lazyrun.config.checks import check_writers
+from lazyrun.engine.writers import build_writers
 from pretrain.common.errors import UserError
 
 

@@ -14,7 +14,7 @@ from shapes import CONFIG, REPO, SMALL
 from convmae_det import Predictor
 from lazyrun.config.loading import load_config
 from lazyrun.engine.checkpoint import RunCheckpointer
-from lazyrun.engine.run import evaluate
+from lazyrun.engine.evaluate import evaluate
 from pretrain.common.errors import UserError
 
 CLASSES = [{"id": i, "name": name} for i, name in enumerate(("circle", "square", "triangle", "star"), start=1)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
+from omegaconf import DictConfig
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException
 
@@ -20,19 +21,26 @@ from pretrain.common.errors import UserError
 __all__ = ["launch"]
 
 
-def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> None:
-    """Runs `main(args)` in every process, with process groups set up for detectron2.
+Main = Callable[[Namespace, DictConfig | None], None]
+
+
+def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
+    """Runs `main(args, cfg)` in every process, with process groups set up for detectron2.
+
+    Processes that are started here load the config again, and get None for `cfg`: what a config holds, such as a
+    function of the config file itself, cannot be sent to them.
 
     Under torchrun (one process per GPU on any number of machines) this process joins the group that torchrun
     describes, and `--num-gpus` and its kin do not matter. Otherwise `--num-gpus` processes are started here, one if it
     is 0. On the CPU processes talk through gloo, on GPUs through NCCL.
 
     Args:
-        device: `train.device` of the run.
+        cfg: config of the run; its `train.device` says where to run.
 
     Raises:
-        UserError: `device` is a GPU that is not there, or no device at all.
+        UserError: the device is a GPU that is not there, or no device at all.
     """
+    device = cfg.train.device
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"train.device={device}, but no GPU can be used; on a CPU add --num-gpus 0 train.device=cpu.")
     if not device.startswith("cuda"):  # a GPU is first touched in the process that trains on it
@@ -41,7 +49,7 @@ def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> N
         # detectron2 picks NCCL wherever it sees a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join_torchrun(main, args, device)
+        _join_torchrun(main, args, cfg)
         return
     visible = torch.cuda.device_count()
     if device != "cpu" and args.num_gpus > visible:
@@ -55,25 +63,26 @@ def launch(main: Callable[[Namespace], None], args: Namespace, device: str) -> N
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(main, args),
+            args=(main, args, None if args.num_gpus * args.num_machines > 1 else cfg),
         )
     except ProcessExitedException as e:
         sys.exit(e.exit_code if e.exit_code > 0 else 1)
 
 
-def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
+def _run(main: Main, args: Namespace, cfg: DictConfig | None) -> None:
     with exit_on_user_error():
-        main(args)
+        main(args, cfg)
 
 
-def _join_torchrun(main: Callable[[Namespace], None], args: Namespace, device: str) -> None:
+def _join_torchrun(main: Main, args: Namespace, cfg: DictConfig) -> None:
+    device = cfg.train.device
     local_rank = int(os.environ["LOCAL_RANK"])
     if device != "cpu":
         torch.cuda.set_device(local_rank)
     distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     try:
-        _run(main, args)
+        _run(main, args, cfg)
     finally:
         distributed.destroy_process_group()
 

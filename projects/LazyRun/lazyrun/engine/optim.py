@@ -6,7 +6,7 @@ from copy import deepcopy
 import torch
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from pretrain.common.errors import UserError
@@ -32,7 +32,8 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     Raises:
         UserError: a number is out of its range.
     """
-    cfg = deepcopy(cfg)  # the run's config stays one that can be written
+    cfg = deepcopy(cfg)  # the run's config is read-only
+    OmegaConf.set_readonly(cfg, False)
     cfg.params.model = model
     target = locate(cfg._target_) if isinstance(cfg._target_, str) else cfg._target_
     devices = {p.device.type for p in model.parameters()}

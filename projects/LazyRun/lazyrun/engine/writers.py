@@ -2,31 +2,16 @@
 
 import logging
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 
-from pretrain.common.errors import UserError
+from lazyrun.config.checks import WRITERS
 
-__all__ = ["WandbWriter", "build_writers", "check_writers"]
+__all__ = ["WandbWriter", "build_writers"]
 
 logger = logging.getLogger(__name__)
-
-WRITERS = ("console", "json", "tensorboard", "wandb")
-
-
-def check_writers(names: Sequence[str]) -> None:
-    """Raises UserError unless every name is a writer's, and what it needs is installed."""
-    unknown = [name for name in names if name not in WRITERS]
-    if unknown:
-        raise UserError(f"train.writers: {unknown[0]!r} is none of {', '.join(WRITERS)}.")
-    if "wandb" in names:
-        try:
-            import wandb  # noqa: F401
-        except ImportError as e:
-            raise UserError("train.writers names wandb, which is not installed: pip install -e '.[wandb]'") from e
 
 
 def build_writers(cfg: DictConfig) -> list[EventWriter]:

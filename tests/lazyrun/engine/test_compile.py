@@ -10,8 +10,8 @@ from shapes import CONFIG, REPO, SMALL
 from torch import nn
 
 from lazyrun.config.loading import load_config
-from lazyrun.engine import run as engine
-from lazyrun.engine.run import compile_backbone, evaluate
+from lazyrun.engine.compile import compile_backbone
+from lazyrun.engine.evaluate import evaluate
 from pretrain.common.errors import UserError
 
 
@@ -50,7 +50,7 @@ def test_compiled_backbone_trains_as_the_uncompiled_one_and_evaluates_any_size(m
                 assert torch.equal(a, b)
         return {}
 
-    monkeypatch.setattr("lazyrun.engine.run.inference_on_dataset", inference)
+    monkeypatch.setattr("lazyrun.engine.evaluate.inference_on_dataset", inference)
     cfg = {"dataloader": {"test": {}, "evaluator": {}}, "test": {"tta": {"enabled": False}}}
     evaluate(OmegaConf.create(cfg), ours)
     assert compiled["calls_captured"] == calls
@@ -71,11 +71,3 @@ def test_backbones_for_images_of_many_sizes_are_warned_of(caplog):
     model.backbone._square_pad = 0
     compile_backbone(model, "eager")
     assert "this model does not pad images to one size" in caplog.text
-
-
-def test_a_metric_that_is_never_measured_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(engine, "evaluate", lambda cfg, model: {"bbox": {"AP": 1.0}})
-    for metric, told in (("bbox/AP", False), ("bbox/ap", True)):
-        with caplog.at_level("WARNING"):
-            engine._evaluate_in_training(OmegaConf.create({"train": {"best_metric": metric}}), None)
-        assert ("train.best_metric=bbox/ap is not among what was measured" in caplog.text) is told

@@ -1,0 +1,30 @@
+"""Options of a run whose values are known before anything is built."""
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from pretrain.common.errors import UserError
+
+__all__ = ["WRITERS", "check_precision", "check_writers"]
+
+WRITERS = ("console", "json", "tensorboard", "wandb")
+"""What `train.writers` may name, in the order in which they write."""
+
+
+def check_writers(names: Sequence[str]) -> None:
+    """Raises UserError unless every name is a writer's, and what it needs is installed."""
+    unknown = [name for name in names if name not in WRITERS]
+    if unknown:
+        raise UserError(f"train.writers: {unknown[0]!r} is none of {', '.join(WRITERS)}.")
+    if "wandb" in names:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as e:
+            raise UserError("train.writers names wandb, which is not installed: pip install -e '.[wandb]'") from e
+
+
+def check_precision(cfg: DictConfig) -> None:
+    """Raises UserError unless `train.amp.dtype` is a precision of autocast."""
+    if cfg.train.amp.dtype not in ("float16", "bfloat16"):
+        raise UserError(f"train.amp.dtype={cfg.train.amp.dtype} is neither float16 nor bfloat16.")

@@ -1,0 +1,72 @@
+"""A run's output folder: whether it may be used, its log, its `config.yaml`."""
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
+
+from lazyrun.modeling.weights import weight_loader_packages
+from pretrain.common.errors import UserError
+from pretrain.common.files import replacing
+
+__all__ = ["choose_output_dir", "set_up_logging", "write_config"]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_output_dir(cfg: DictConfig, *, resume: bool, eval_only: bool) -> Path:
+    """The folder that a run writes to: `train.output_dir`, or `eval` in it, so that an evaluation leaves the training's
+    config and log as they are.
+
+    Raises:
+        UserError: it holds a run that would be overwritten, or is the name of a file.
+    """
+    folder = Path(cfg.train.output_dir)
+    if not (eval_only or resume) and (folder / "last_checkpoint").exists():
+        raise UserError(
+            f"{folder} already holds a run; add --resume to continue it, or name another folder with train.output_dir=…"
+        )
+    # detectron2 takes names of these suffixes for those of log files, and would write into them.
+    if (folder.exists() and not folder.is_dir()) or folder.suffix in (".txt", ".log"):
+        raise UserError(f"train.output_dir={folder} is the name of a file; name a folder.")
+    return folder / "eval" if eval_only else folder
+
+
+def set_up_logging(folder: Path | None, package: str) -> None:
+    """Sends the messages of all packages that take part to the console, and to `log.txt` in a folder.
+
+    Args:
+        folder: None writes no file.
+        package: of the task, besides the general ones.
+    """
+    output = None if folder is None else str(folder)
+    for name in dict.fromkeys(("fvcore", "detectron2", "lazyrun", "pretrain", *weight_loader_packages(), package)):
+        setup_logger(output, distributed_rank=comm.get_rank(), name=name)
+
+
+def log_surroundings(args: Namespace) -> None:
+    """Notes in the log what a run was started with, and on what."""
+    logger.info(f"Rank of current process: {comm.get_rank()}. World size: {comm.get_world_size()}")
+    logger.info(f"Environment info:\n{collect_env_info()}")
+    logger.info(f"Command line arguments: {args}")
+    logger.info(f"Contents of {args.config_file}:\n{Path(args.config_file).read_text()}")
+
+
+def write_config(cfg: DictConfig) -> None:
+    """Writes `config.yaml`, in place of an earlier run's, once nothing is left that this run could be refused for."""
+    if not comm.is_main_process():
+        return
+    cfg = cfg.copy()
+    OmegaConf.set_readonly(cfg, False)  # detectron2 replaces classes by their names on the way
+    output_dir = Path(cfg.train.output_dir)
+    with TemporaryDirectory(prefix=".config-", dir=output_dir) as folder:
+        LazyConfig.save(cfg, f"{folder}/config.yaml")  # and config.yaml.pkl, of what YAML cannot hold
+        for file in Path(folder).iterdir():
+            with replacing(output_dir / file.name) as temporary:
+                file.replace(temporary)

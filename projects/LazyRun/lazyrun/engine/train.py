@@ -1,0 +1,148 @@
+"""Training of a resolved config: every part from the config, then detectron2's loop with our hooks."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from lazyrun.config.resolve import RunConfig
+from lazyrun.data.categories import categories_of
+from lazyrun.engine.checkpoint import RunCheckpointer
+from lazyrun.engine.compile import compile_backbone
+from lazyrun.engine.evaluate import evaluate_in_training
+from lazyrun.engine.hooks import BestCheckpointer, RecordMemory, SavedEvalHook, SaveOnSigterm, SeedEachStep
+from lazyrun.engine.optim import build_optimizer
+from lazyrun.engine.run_folder import write_config
+from lazyrun.engine.trainer import Trainer
+from lazyrun.engine.writers import build_writers
+from lazyrun.modeling.weights import load_weights
+from pretrain.common.errors import UserError
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
+    """Trains for `train.max_iter` optimizer steps, with checkpoints, evaluations and logs in `train.output_dir`.
+
+    Args:
+        run: resolved for a training.
+        model: on its device, not wrapped.
+        resume: go on from the last checkpoint in the output folder, if there is one.
+
+    Raises:
+        UserError: nothing is left to train, or the config's numbers do not fit together.
+    """
+    cfg = run.cfg
+    loader = _build_loader(run)
+    optimizer = build_optimizer(cfg.optimizer, model)
+    compile_backbone(model, cfg.train.compile)
+    amp_dtype = _amp_dtype(cfg)
+    model = create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
+    trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps)
+    checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer.categories = categories_of(first_name(cfg.dataloader.train))
+    periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    trainer.register_hooks(_hooks(cfg, model, checkpointer, periodic))
+
+    start_iter = 0
+    if resume and checkpointer.has_checkpoint():
+        _resume(checkpointer, optimizer)
+        start_iter = trainer.iter + 1
+        periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
+    else:
+        load_weights(model, cfg.train.init_checkpoint, strict=False)
+    if start_iter >= cfg.train.max_iter:
+        raise UserError(
+            f"Nothing is left to train: {cfg.train.output_dir} holds iteration {start_iter} of train.max_iter="
+            f"{cfg.train.max_iter}. Raise train.max_iter, or evaluate with --eval-only "
+            f"train.init_checkpoint={checkpointer.get_checkpoint_file()}"
+        )
+    if start_iter:
+        _skip_batches(loader, start_iter * cfg.train.grad_accum_steps)
+    write_config(cfg)
+    trainer.train(start_iter, cfg.train.max_iter)
+
+
+def _hooks(
+    cfg: DictConfig, model: nn.Module, checkpointer: RunCheckpointer, periodic: hooks.PeriodicCheckpointer
+) -> list[hooks.HookBase | None]:
+    """Hooks in the order in which they run after a step: evaluation before the checkpoints that remember it."""
+    main = comm.is_main_process()
+    sigterm = SaveOnSigterm(checkpointer)
+    evaluation = SavedEvalHook(
+        cfg.train.eval_period, lambda: evaluate_in_training(cfg, model), sigterm, periodic.period
+    )
+    return [
+        SeedEachStep(cfg.train.seed),
+        hooks.IterationTimer(),
+        RecordMemory(cfg.train.log_period),
+        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        sigterm,
+        evaluation,
+        BestCheckpointer(checkpointer, cfg.train.best_metric) if main else None,
+        periodic if main else None,
+        hooks.PeriodicWriter(build_writers(cfg), period=cfg.train.log_period) if main else None,
+    ]
+
+
+def _build_loader(run: RunConfig) -> Iterable[Any]:
+    """The loader of micro-batches over the images that the recipe was derived from."""
+    assert run.recipe is not None, "the config was resolved for an evaluation"
+    micro_batches = {
+        "dataset": run.train_dataset,
+        "total_batch_size": run.recipe.total_batch_size // run.recipe.grad_accum_steps,
+    }
+    return instantiate(dict(run.cfg.dataloader.train) | micro_batches)
+
+
+def _ddp_options(cfg: DictConfig, amp_dtype: torch.dtype | None) -> dict[str, Any]:
+    options = dict(cfg.train.ddp)
+    # Without loss scaling, gradients sent as float16 would underflow.
+    options["fp16_compression"] = options["fp16_compression"] and amp_dtype is torch.float16
+    if cfg.train.device == "cpu":
+        options["device_ids"] = None
+    return options
+
+
+def first_name(loader: DictConfig) -> str:
+    """The first data set of a loader's config, whose classes are the run's."""
+    names = loader.dataset.names
+    return names if isinstance(names, str) else names[0]
+
+
+def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:
+    """Loads the last checkpoint; learning rate and weight decay stay those of the config, which may have changed."""
+    chosen = [{"initial_lr": group["lr"], "weight_decay": group["weight_decay"]} for group in optimizer.param_groups]
+    checkpointer.load(checkpointer.get_checkpoint_file())
+    for group, values in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(values)
+
+
+def _skip_batches(loader: Any, batches: int) -> None:
+    sampler = getattr(loader, "batch_sampler", None)
+    if hasattr(sampler, "start"):
+        sampler.start = batches
+    else:
+        logger.warning("This config's loader cannot be resumed in place: it starts with a new shuffle.")
+
+
+def _amp_dtype(cfg: DictConfig) -> torch.dtype | None:
+    """The precision of autocast that the device can train in, None for float32; a fallback is logged."""
+    if not cfg.train.amp.enabled:
+        return None
+    if cfg.train.device == "cpu" and cfg.train.amp.dtype == "float16":
+        logger.warning(
+            "Mixed precision: float16 needs a GPU, this run is in float32 (train.amp.dtype=bfloat16 runs on a CPU)."
+        )
+        return None
+    return getattr(torch, cfg.train.amp.dtype)
