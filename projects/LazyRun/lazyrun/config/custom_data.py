@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lazyrun.data.coco_check import read_coco_json
 from lazyrun.evaluation.coco import COCOEvaluator
@@ -93,7 +94,7 @@ def set_class_count(model: DictConfig, count: int) -> None:
             node[key] = count
 
 
-def _entries(node: DictConfig | ListConfig) -> Iterator[tuple[DictConfig | ListConfig, str | int]]:
+def _entries(node: Any) -> Iterator[tuple[Any, str | int]]:
     """All places of a config that hold a value, as container and key; semantic segmentation counts other classes."""
     for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
         if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key) or key == "sem_seg_head":

@@ -43,7 +43,9 @@ def default_train_options() -> DictConfig:
         "writers": ["console", "json", "tensorboard"],
         "wandb": {"project": "convmae-det", "name": None, "mode": None},
     }
-    return OmegaConf.merge(train, additions)
+    merged = OmegaConf.merge(train, additions)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:

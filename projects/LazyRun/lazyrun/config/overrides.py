@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Real
+from typing import Any
 
 from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
@@ -62,7 +63,8 @@ def _check_epochs(cfg: DictConfig, overridden: set[str]) -> None:
 
 def _check_key(cfg: DictConfig, key: str) -> None:
     """Raises UserError unless `key` is in the config or is an argument of the callable it would be passed to."""
-    node, path = cfg, []
+    node: Any = cfg
+    path: list[str] = []
     for part in key.split("."):
         if isinstance(node, ListConfig):
             if not (part.isdigit() and int(part) < len(node)):

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 from omegaconf import DictConfig
 
@@ -164,7 +163,7 @@ def _fill_in_epochs(train: DictConfig, images: int, batch: int) -> None:
     train.checkpointer.period = period("train.checkpoint_epochs", train.checkpoint_epochs)
 
 
-def _positive(name: str, value: Real) -> Real:
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+def _positive(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise UserError(f"{name}={value} must be a number above 0.")
     return value

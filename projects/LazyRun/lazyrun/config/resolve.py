@@ -47,7 +47,7 @@ def resolve_config(
     training: bool,
     output_dir: Path | None = None,
     world_size: int = 1,
-    run_check: Callable[[Check], None] = lambda check: check() and None,
+    run_check: Callable[[Check], object] = lambda check: check(),
 ) -> RunConfig:
     """Works out everything that follows from something else, checks it, and closes the config.
 

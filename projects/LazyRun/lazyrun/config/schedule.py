@@ -40,7 +40,7 @@ def multistep_schedule(
     warmup_iter: float = 250,
     milestones: tuple[float, float] = (8 / 9, 26 / 27),
     warmup_factor: float = 0.001,
-):
+) -> DictConfig:
     """Linear warm-up, then ×0.1 at each of two milestones; the defaults are ViTDet's.
 
     Args:
@@ -76,12 +76,12 @@ class WarmupOverIterations(WarmupParamScheduler):
         self.num_updates = num_updates
 
 
-def cosine_schedule(max_iter: int, warmup_iter: float):
+def cosine_schedule(max_iter: int, warmup_iter: float) -> DictConfig:
     """Linear warm-up from 0, then half a cosine to 0; otherwise as :func:`linear_schedule`."""
     return _smooth_schedule(L(CosineParamScheduler)(start_value=1.0, end_value=0.0), max_iter, warmup_iter, 0.0)
 
 
-def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e-6):
+def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e-6) -> DictConfig:
     """Linear warm-up, then linear decay that reaches 0 at the end.
 
     Args:
@@ -97,7 +97,7 @@ def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e
     return _smooth_schedule(decay, max_iter, warmup_iter, warmup_factor)
 
 
-def _smooth_schedule(decay, max_iter: int, warmup_iter: float, warmup_factor: float):
+def _smooth_schedule(decay: DictConfig, max_iter: int, warmup_iter: float, warmup_factor: float) -> DictConfig:
     return L(WarmupOverIterations)(
         scheduler=decay,
         warmup_length=min(warmup_iter / max_iter, 1.0),
@@ -117,7 +117,7 @@ def fit_schedule(schedule: DictConfig, max_iter: int) -> None:
         schedule: LazyConfig of a warm-up around a schedule; changed in place.
         max_iter: iterations of the run.
     """
-    steps = schedule.get("scheduler") or {}
+    steps: DictConfig = schedule.get("scheduler") or DictConfig({})
     planned = schedule.get("num_updates") or steps.get("num_updates")
     if not planned or planned == max_iter:
         return

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from lazyrun.modeling.weights import SafeCheckpointer
 from pretrain.common.errors import UserError
@@ -23,7 +24,7 @@ class RunCheckpointer(SafeCheckpointer):
 
     categories: list[dict] | None = None
 
-    def save(self, name: str, **extra) -> None:
+    def save(self, name: str, **extra: Any) -> None:
         """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
         if not self.save_dir or not self.save_to_disk:
             return
@@ -33,7 +34,7 @@ class RunCheckpointer(SafeCheckpointer):
         save_atomically({"model": self.model.state_dict(), **self._classes(), **state, **extra}, path)
         self.tag_last_checkpoint(path.name)
 
-    def save_weights(self, name: str, **extra) -> None:
+    def save_weights(self, name: str, **extra: Any) -> None:
         """Saves the model and `extra` alone; the file is not tagged, so `--resume` does not begin from it."""
         if self.save_dir and self.save_to_disk:
             content = {"model": self.model.state_dict(), **self._classes(), **extra}
@@ -47,7 +48,7 @@ class RunCheckpointer(SafeCheckpointer):
         with replacing(tag) as temporary:
             temporary.write_text(last_filename_basename)
 
-    def _log_incompatible_keys(self, incompatible) -> None:
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
         """A run goes on with all of its weights, or not at all; the optimizer's state would not fit others either."""
         wrong = list(dict.fromkeys([*(name for name, *_ in incompatible.incorrect_shapes), *incompatible.missing_keys]))
         if wrong:

@@ -71,7 +71,7 @@ class SaveOnSigterm(HookBase):
     def after_train(self) -> None:
         signal.signal(signal.SIGTERM, self.previous)
 
-    def _receive(self, *_) -> None:
+    def _receive(self, *_: object) -> None:
         self.received = True
         if self.all_is_saved:
             raise SystemExit(self.EXIT_CODE)

@@ -87,7 +87,8 @@ def _join_torchrun(main: Main, args: Namespace, cfg: DictConfig) -> None:
         distributed.destroy_process_group()
 
 
-def _forward_to_children(signum: int, _) -> None:
+def _forward_to_children(signum: int, _: object) -> None:
     """The starting process only waits; its children are the ones that train."""
     for child in multiprocessing.active_children():
-        os.kill(child.pid, signum)
+        if child.pid is not None:
+            os.kill(child.pid, signum)

@@ -129,7 +129,7 @@ def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> 
 
 
 def _skip_batches(loader: Any, batches: int) -> None:
-    sampler = getattr(loader, "batch_sampler", None)
+    sampler: Any = getattr(loader, "batch_sampler", None)
     if hasattr(sampler, "start"):
         sampler.start = batches
     else:

@@ -3,7 +3,9 @@
 import logging
 import os
 import time
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -52,7 +54,7 @@ class Trainer(SimpleTrainer):
     def __init__(
         self,
         model: nn.Module,
-        data_loader,
+        data_loader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
         amp_dtype: torch.dtype | None = None,
         grad_accum_steps: int = 1,
@@ -93,7 +95,7 @@ class Trainer(SimpleTrainer):
 
     def _check_finite(self, losses: dict[str, torch.Tensor]) -> None:
         """Raises UserError on all processes if the loss of any is infinite or NaN, which their sum then is too."""
-        total = sum(losses.values()).float()
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
         if comm.get_world_size() > 1:
             distributed.all_reduce(total)
         if not total.isfinite():
@@ -104,7 +106,7 @@ class Trainer(SimpleTrainer):
                 "train.amp.enabled=false, or at a lower optimizer.lr."
             )
 
-    def _synchronised(self, now: bool):
+    def _synchronised(self, now: bool) -> AbstractContextManager[None]:
         """The context of a forward and backward pass after which processes exchange gradients, or do not yet."""
         wrapped = isinstance(self.model, DistributedDataParallel)
         return nullcontext() if now or not wrapped else self.model.no_sync()

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lazyrun.config.checks import WRITERS
 
@@ -26,7 +26,7 @@ def build_writers(cfg: DictConfig) -> list[EventWriter]:
         "console": lambda: CommonMetricPrinter(cfg.train.max_iter),
         "json": lambda: JSONWriter(str(output_dir / "metrics.json")),
         "tensorboard": lambda: TensorboardXWriter(str(output_dir)),
-        "wandb": lambda: WandbWriter(output_dir, OmegaConf.to_container(cfg.train.wandb)),
+        "wandb": lambda: WandbWriter(output_dir, dict(cfg.train.wandb)),
     }
     return [make[name]() for name in WRITERS if name in cfg.train.writers]
 
@@ -52,7 +52,7 @@ class WandbWriter(EventWriter):
         self.last_write = -1
 
     def write(self) -> None:
-        new = {}
+        new: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self.window_size).items():
             if iteration > self.last_write:
                 new.setdefault(iteration, {})[name] = value
