@@ -60,5 +60,5 @@ def test_an_evaluation_needs_no_training_data_but_an_evaluator(shapes, tmp_path)
     options = write_custom(shapes, tmp_path)
     run = resolve(str(REPO / CONFIG), *options[2:], training=False)
     assert run.recipe is None and not run.train_dataset
-    with pytest.raises(UserError, match=r"no dataloader\.evaluator, so --eval-only has no metrics"):
+    with pytest.raises(UserError, match=r"no dataloader\.evaluator, so --eval-only has nothing to evaluate"):
         resolve(str(REPO / CONFIG), *options[:2], training=False)

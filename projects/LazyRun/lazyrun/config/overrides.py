@@ -1,4 +1,4 @@
-"""`key=value` overrides of a config, each of which must name something real and give it a value of its kind."""
+"""`key=value` overrides of a config. The key must exist and the value must be of the right kind."""
 
 import difflib
 import inspect

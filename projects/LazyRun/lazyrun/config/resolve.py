@@ -25,7 +25,7 @@ Check = Callable[[], object]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is built from; nothing of it changes afterwards.
+    """What a run is built from. It does not change afterwards.
 
     Attributes:
         cfg: the config, read-only; what `config.yaml` holds.
@@ -74,7 +74,10 @@ def resolve_config(
     task = task_of(cfg)
     task.use_custom_data(cfg, training=training)
     if "evaluator" not in cfg.dataloader and not training:
-        raise UserError("The config has no dataloader.evaluator, so --eval-only has no metrics; set data.val_images?")
+        raise UserError(
+            "The config has no dataloader.evaluator, so --eval-only has nothing to evaluate; add one, or name your "
+            "evaluation data with the options that begin with data.val_."
+        )
     if "evaluator" in cfg.dataloader and "output_dir" not in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
     check_padding(cfg)

@@ -64,7 +64,7 @@ def multistep_schedule(
 
 
 class WarmupOverIterations(WarmupParamScheduler):
-    """A warm-up around a schedule that goes by fractions of the run, and the iterations that they are fractions of.
+    """A warm-up around a schedule over fractions of the run, which also stores the number of iterations of the run.
 
     Args:
         scheduler, warmup_factor, warmup_length: as in :class:`detectron2.solver.WarmupParamScheduler`.
@@ -90,7 +90,7 @@ def linear_schedule(max_iter: int, warmup_iter: float, warmup_factor: float = 1e
         warmup_factor: what the warm-up begins at.
 
     Returns:
-        the LazyConfig of the schedule, which goes by fractions of the run; its multiplier is relative to the base
+        the LazyConfig of the schedule over fractions of the run; its multiplier is relative to the base
         learning rate.
     """
     decay = L(LinearParamScheduler)(start_value=1.0, end_value=0.0)
@@ -131,6 +131,6 @@ def fit_schedule(schedule: DictConfig, max_iter: int) -> None:
 
 def _fit_milestones(steps: DictConfig, planned: int, max_iter: int) -> None:
     milestones = [round(m * max_iter / planned) for m in steps.get("milestones") or []]
-    # Too few iterations to tell the milestones apart: the multiplier goes by fractions of the run in any case.
+    # In a very short run milestones may coincide; then they stay as they were, as only their fractions matter.
     if all(a < b for a, b in zip([0, *milestones], [*milestones, max_iter], strict=True)):
         steps.update(num_updates=max_iter, milestones=milestones)

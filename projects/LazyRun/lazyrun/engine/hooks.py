@@ -78,7 +78,7 @@ class SaveOnSigterm(HookBase):
 
     @contextmanager
     def exiting_at_once(self) -> Iterator[None]:
-        """A block of which nothing would be saved, such as an evaluation: the signal ends it at once."""
+        """A block with nothing to save, such as an evaluation: the signal ends it at once."""
         self.all_is_saved = True
         try:
             yield
@@ -111,7 +111,7 @@ class SavedEvalHook(EvalHook):
 
     Args:
         period, function: as detectron2's.
-        sigterm: told when it need not save.
+        sigterm: the hook that must not wait for an evaluation to end.
         checkpoint_period: of the periodic checkpointer: where that saves after the evaluation anyway, its file has the
             same name; elsewhere `model_before_evaluation.pth` is replaced each time.
     """

@@ -1,7 +1,6 @@
 """The training step: detectron2's, on any device, in any precision, over one batch or several smaller ones."""
 
 import logging
-import os
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +13,7 @@ from detectron2.utils.events import get_event_storage
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.common.commands import message_of
+from pretrain.common.commands import message_of, shows_tracebacks
 from pretrain.common.errors import UserError
 
 __all__ = ["Trainer"]
@@ -23,7 +22,7 @@ __all__ = ["Trainer"]
 def _without_traceback(record: logging.LogRecord) -> bool:
     """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
     error = record.exc_info and record.exc_info[1]
-    if isinstance(error, UserError | OSError) and not os.environ.get("SHOW_TRACEBACK"):
+    if isinstance(error, UserError | OSError) and not shows_tracebacks():
         record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
     return True
 
@@ -41,7 +40,7 @@ class Trainer(SimpleTrainer):
     micro-batch with fewer of them, and batch norm sees the micro-batch alone. Between processes gradients are averaged
     once a step, in the last backward pass. Logged losses and the model's own scalars are averages over micro-batches.
 
-    A loss that is not finite, of whichever process, ends the run before it reaches the weights.
+    If the loss of any process is infinite or NaN, the run ends before the weights are updated.
 
     Args:
         model: gives a dict of losses for a batch.
