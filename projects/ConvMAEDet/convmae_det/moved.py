@@ -12,9 +12,11 @@ __all__ = ["redirect_moved_modules"]
 MOVED = {
     "convmae_det.analysis": ["lazyrun.evaluation.analysis"],
     "convmae_det.categories": ["lazyrun.data.categories"],
+    "convmae_det.charts": ["lazyrun.viz.charts"],
     "convmae_det.checkpoint": ["lazyrun.engine.checkpoint", "lazyrun.modeling.weights"],
     "convmae_det.chunked_attention": ["convmae_det.attention.chunked"],
     "convmae_det.config": ["lazyrun.config.loading", "lazyrun.modeling.build"],
+    "convmae_det.curves": ["lazyrun.viz.curves"],
     "convmae_det.custom_data": ["lazyrun.config.custom_data"],
     "convmae_det.data": ["lazyrun.data.loader"],
     "convmae_det.dataset_check": ["lazyrun.data.coco_check"],
@@ -37,13 +39,16 @@ MOVED = {
     "convmae_det.predictor": ["lazyrun.inference.predictor"],
     "convmae_det.rcnn": ["lazyrun.modeling.rcnn"],
     "convmae_det.recipe": ["lazyrun.config.recipe"],
+    "convmae_det.report": ["lazyrun.viz.report"],
     "convmae_det.samples": ["lazyrun.data.samples"],
     "convmae_det.schedule": ["lazyrun.config.schedule"],
+    "convmae_det.synthetic": ["lazyrun.benchmarks.synthetic"],
     "convmae_det.table_attention": ["convmae_det.attention.table"],
     "convmae_det.task": ["lazyrun.config.task", "lazyrun.detection"],
     "convmae_det.trainer": ["lazyrun.engine.trainer"],
     "convmae_det.tta": ["lazyrun.modeling.tta"],
     "convmae_det.visualization": ["lazyrun.viz.instances"],
+    "convmae_det.writers": ["lazyrun.engine.writers", "lazyrun.config.checks"],
 }
 """Old name to the modules that hold its contents now."""
 
