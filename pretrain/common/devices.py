@@ -7,10 +7,21 @@ import torch
 
 from pretrain.common.errors import UserError
 
-__all__ = ["AMP", "check_device", "peak_memory_bytes"]
+__all__ = ["AMP", "autocast", "check_device", "default_amp", "peak_memory_bytes"]
 
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+AMP: dict[str, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 """Precisions of autocast by their names on the command line."""
+
+
+def default_amp(device: torch.device) -> str:
+    """bf16 on GPUs that have it, else no mixed precision."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "off"
+
+
+def autocast(amp: str, device: torch.device) -> torch.autocast:
+    """Mixed precision for a block of code, of one of the names of :data:`AMP`."""
+    return torch.autocast(device.type, dtype=AMP[amp], enabled=AMP[amp] is not None)
 
 
 def check_device(device: str) -> None:

@@ -81,23 +81,23 @@ def join_world(device: str) -> tuple[World, torch.device]:
         UserError: there is no such device, or CUDA is asked for and there is none.
     """
     try:
-        device = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as e:
         raise UserError(f"--device {device} is no device; pass cuda or cpu.") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: there is no usable GPU; pass --device cpu.")
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return World(), device
+        return World(), chosen
     world = World(int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0)), int(os.environ["WORLD_SIZE"]))
-    if device.type == "cuda":
-        device = torch.device("cuda", world.local_rank)
-        torch.cuda.set_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(chosen)
     if world.size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return world, device
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return world, chosen
 
 
-def in_world(device: str, work: Callable[[World, torch.device], None]) -> None:
+def in_world(device: str, work: Callable[[World, torch.device], object]) -> None:
     """Calls `work(world, device)` in this process, one of those torchrun started or the only one.
 
     Raises:

@@ -7,16 +7,20 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import torch
 
-__all__ = ["generators_seeded", "seeded_everywhere", "seeded_torch", "torch_seeded"]
+__all__ = ["generators_seeded", "seed_everything", "seeded_everywhere", "seeded_torch"]
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators, on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @contextmanager
-def torch_seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's generator on the CPU, and leaves it as it was.
-
-    `torch.random.fork_rng` and `torch.manual_seed` do the same for every device, which takes longer than reading a
-    small image.
-    """
+def _torch_generator_seeded(seed: int) -> Iterator[None]:
+    # torch.random.fork_rng and torch.manual_seed do this for every device, which takes longer than reading a small
+    # image.
     state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -32,7 +36,7 @@ def generators_seeded(python_seed: int, numpy_seed: int, torch_seed: int) -> Ite
     random.seed(int(python_seed))
     np.random.seed(numpy_seed)
     try:
-        with torch_seeded(int(torch_seed)):
+        with _torch_generator_seeded(int(torch_seed)):
             yield
     finally:
         random.setstate(python_state)
@@ -40,8 +44,8 @@ def generators_seeded(python_seed: int, numpy_seed: int, torch_seed: int) -> Ite
 
 
 def seeded_torch(*seed: int) -> AbstractContextManager[None]:
-    """:func:`torch_seeded` from several numbers."""
-    return torch_seeded(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    """Seeds torch's generator on the CPU from several numbers, and leaves it as it was."""
+    return _torch_generator_seeded(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
 
 
 def seeded_everywhere(*seed: int) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ set: not on the number of workers or processes, nor on when a run was interrupte
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,17 +16,12 @@ from pretrain.common.errors import UserError
 from pretrain.common.images import to_eight_bits
 from pretrain.common.seeding import seeded_torch
 
-__all__ = [
-    "CorruptImages",
-    "ImageDataset",
-    "Sample",
-    "SeededImages",
-]
+__all__ = ["CorruptImages", "EpochDataset", "ImageDataset", "MaskedSample", "SeededImages"]
 
 MAX_REPLACEMENTS = 50
 
 
-class Sample(NamedTuple):
+class MaskedSample(NamedTuple):
     """An image and its mask's noise, or a batch of both.
 
     Attributes:
@@ -39,35 +35,20 @@ class Sample(NamedTuple):
     unreadable: torch.Tensor
 
 
-class CorruptImages:
-    """Counts unreadable images, names each once, and says when there are too many.
+class EpochDataset(Dataset):
+    """A data set indexed by `(epoch, index)`, of which a sampler takes each index once in an epoch.
 
-    Args:
-        dataset: the data set the indices are of; it has the method `name`.
-        max_share: share of its images that may be unreadable.
+    Attributes:
+        seed: of the order, and of whatever is random in its samples.
     """
 
-    def __init__(self, dataset: Dataset, max_share: float):
-        self.dataset, self.max_share = dataset, max_share
-        self.indices: set[int] = set()
+    seed: int
 
-    def add(self, indices: Iterable[int]) -> list[str]:
-        """Takes note of images that this process or another could not read; returns the names of those new to it.
-
-        Raises:
-            UserError: more than `max_share` of the data set cannot be read.
-        """
-        new = sorted(set(indices) - self.indices)
-        self.indices.update(new)
-        if len(self.indices) > self.max_share * len(self.dataset):
-            raise UserError(
-                f"{len(self.indices)} of {len(self.dataset)} images cannot be read, more than --max_corrupt "
-                f"{self.max_share} allows, for example {self.dataset.name(max(new or self.indices))}."
-            )
-        return [self.dataset.name(index) for index in new]
+    def __len__(self) -> int:
+        raise NotImplementedError
 
 
-class SeededImages(Dataset):
+class SeededImages(EpochDataset):
     """Images of a timm reader, indexed by `(epoch, index)`, which with the seed determine all randomness.
 
     An image that cannot be read is replaced by the next one that can; the evaluation of labelled images asks for
@@ -79,7 +60,7 @@ class SeededImages(Dataset):
         mode: of the PIL images: "RGB", or "L" for one channel.
     """
 
-    seeded = staticmethod(seeded_torch)
+    seeded: Callable[..., AbstractContextManager[None]] = staticmethod(seeded_torch)
 
     def __init__(
         self,
@@ -140,5 +121,33 @@ class ImageDataset(SeededImages):
         super().__init__(reader, transform, seed, mode)
         self.noise_size = noise_size
 
-    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> Sample:
-        return Sample(image, torch.rand(self.noise_size), unreadable)
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> MaskedSample:
+        return MaskedSample(image, torch.rand(self.noise_size), unreadable)
+
+
+class CorruptImages:
+    """Counts unreadable images, names each once, and says when there are too many.
+
+    Args:
+        dataset: the data set the indices are of.
+        max_share: share of its images that may be unreadable.
+    """
+
+    def __init__(self, dataset: SeededImages, max_share: float):
+        self.dataset, self.max_share = dataset, max_share
+        self.indices: set[int] = set()
+
+    def add(self, indices: Iterable[int]) -> list[str]:
+        """Takes note of images that this process or another could not read; returns the names of those new to it.
+
+        Raises:
+            UserError: more than `max_share` of the data set cannot be read.
+        """
+        new = sorted(set(indices) - self.indices)
+        self.indices.update(new)
+        if len(self.indices) > self.max_share * len(self.dataset):
+            raise UserError(
+                f"{len(self.indices)} of {len(self.dataset)} images cannot be read, more than --max_corrupt "
+                f"{self.max_share} allows, for example {self.dataset.name(max(new or self.indices))}."
+            )
+        return [self.dataset.name(index) for index in new]

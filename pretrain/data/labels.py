@@ -1,7 +1,8 @@
 """Labelled images: their classes, checked before anything runs, and how they are augmented and evaluated."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class LabelledSample(NamedTuple):
 class LabelledImages(SeededImages):
     """Images with the indices of their classes; `transform` may draw from any of the global generators."""
 
-    seeded = staticmethod(seeded_everywhere)
+    seeded: Callable[..., AbstractContextManager[None]] = staticmethod(seeded_everywhere)
 
     def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> LabelledSample:
         return LabelledSample(image, torch.tensor(int(label)), unreadable)
@@ -77,7 +78,7 @@ def open_labelled(data_path: str, split: str) -> Any:
 def class_names(reader: Any) -> list[str]:
     """Names of the classes in the order of their indices."""
     class_to_idx = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
-    return sorted(class_to_idx, key=class_to_idx.get)
+    return sorted(class_to_idx, key=lambda name: class_to_idx[name])
 
 
 def _check_class_folders(folder: Path, reader: ReaderImageFolder) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
-from pretrain.data.datasets import SeededImages
+from pretrain.data.datasets import EpochDataset
 
 __all__ = ["ExactSampler", "StatelessSampler", "eval_loader", "train_loader"]
 
@@ -42,7 +42,7 @@ class StatelessSampler(Sampler):
 
 
 def train_loader(
-    dataset: Dataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
+    dataset: EpochDataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
 ) -> DataLoader:
     """Whole batches of this process; `loader.sampler.set_position` chooses the epoch and where in it to begin.
 
@@ -78,7 +78,7 @@ class ExactSampler(Sampler):
         return ((0, index) for index in self.indices)
 
 
-def eval_loader(dataset: SeededImages, batch_size: int, num_workers: int, world: World) -> DataLoader:
+def eval_loader(dataset: EpochDataset, batch_size: int, num_workers: int, world: World) -> DataLoader:
     """All images of a data set, shared by the processes without a duplicate."""
     sampler = ExactSampler(len(dataset), world)
     return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, generator=torch.Generator())

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from pretrain.common.distributed import World
 
-__all__ = ["accuracy_line", "evaluate"]
+__all__ = ["accuracy_line", "measure_accuracy"]
 
 
 @torch.no_grad()
-def evaluate(
+def measure_accuracy(
     model: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterable[tuple],
     world: World,

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch.utils.data import Dataset
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
+from pretrain.data.datasets import EpochDataset
 from pretrain.data.labels import LabelledImages, LabelledSample
 from pretrain.data.samplers import eval_loader
 from pretrain.models.classifier import ConvViT
@@ -15,22 +15,28 @@ from pretrain.models.classifier import ConvViT
 __all__ = ["CachedFeatures", "extract_features", "pooled_features"]
 
 
-class CachedFeatures(Dataset):
-    """Features in place of images, indexed as they are: by `(epoch, index)`.
+class CachedFeatures(EpochDataset):
+    """Features in place of images, indexed as they are; :meth:`fill` has to come before the first is asked for.
 
     Args:
-        features: `(N, C)`.
-        labels: `(N,)`.
+        images: whose features they are.
     """
 
-    def __init__(self, features: torch.Tensor, labels: torch.Tensor):
-        self.features, self.labels = features, labels
+    def __init__(self, images: LabelledImages):
+        self.images, self.seed = images, images.seed
         self.readable = torch.empty(0, dtype=torch.int64)
+        self.features: torch.Tensor | None = None
+        self.labels: torch.Tensor | None = None
+
+    def fill(self, extract: Callable[[LabelledImages], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Computes features `(N, C)` and labels `(N,)` of the images, and keeps them."""
+        self.features, self.labels = extract(self.images)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> LabelledSample:
+        assert self.features is not None and self.labels is not None, "features are used before they are computed"
         index = key[1]
         return LabelledSample(self.features[index], self.labels[index], self.readable)
 
@@ -63,4 +69,5 @@ def extract_features(
         with autocast():
             features.append(pooled_features(model, image.to(device, non_blocking=True)).float())
         labels.append(label.to(device))
-    return tuple(world.interleave(torch.cat(part), len(images)).cpu() for part in (features, labels))
+    whole = [world.interleave(torch.cat(part), len(images)).cpu() for part in (features, labels)]
+    return whole[0], whole[1]

@@ -1,15 +1,90 @@
 """Weighted nearest neighbours, as in DINO (arXiv:2104.14294, and before it Wu et al., 2018, arXiv:1805.01978)."""
 
+import argparse
+import logging
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 
+from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.common.devices import autocast, default_amp
+from pretrain.common.distributed import World, in_world
 from pretrain.common.errors import UserError
-from pretrain.evaluation.accuracy import count_correct
+from pretrain.common.files import save_json
+from pretrain.common.seeding import seed_everything
+from pretrain.data.labels import LabelledImages, check_same_classes, class_names, open_labelled, take_fraction
+from pretrain.data.transforms import image_mode
+from pretrain.evaluation.accuracy import accuracy_line, count_correct
+from pretrain.evaluation.classifiers import describe, held_out_images, make_classifier
+from pretrain.evaluation.features import extract_features
+from pretrain.models import ConvViT
 
-__all__ = ["knn_accuracy"]
+__all__ = ["classify_by_neighbours", "knn_accuracy", "run"]
+
+logger = logging.getLogger(__name__)
 
 # Similarities held at a time: 256 MB of them.
 CHUNK_SIMILARITIES = 2**26
+
+
+def run(args: argparse.Namespace) -> None:
+    """Classifies in this process, one of those torchrun started or the only one.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
+    """
+    in_world(args.device, lambda world, device: classify_by_neighbours(args, world, device))
+
+
+def classify_by_neighbours(args: argparse.Namespace, world: World, device: torch.device) -> dict[str, float]:
+    """Computes the features of both splits, classifies the second by the first, and writes `knn.json`.
+
+    Args:
+        args: those of :func:`pretrain.training.classification_args.parse_knn_args`.
+
+    Raises:
+        FileNotFoundError, UserError: data or weights that cannot be used.
+    """
+    seed_everything(args.seed)
+    test = held_out_images(args)
+    reader = open_labelled(args.data_path, args.train_split)
+    classes = class_names(reader)
+    check_same_classes(classes, class_names(test.reader), args.data_path)
+    if args.label_fraction != 1:
+        reader = take_fraction(reader, args.label_fraction, args.seed)
+    train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
+    if args.k > len(train):
+        raise UserError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
+    model = _feature_extractor(args, device)
+    amp = args.amp or default_amp(device)
+
+    def features_of(name: str, images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+        logger.info("Features of %d %s images.", len(images), name)
+        features, labels = extract_features(
+            model, images, args.batch_size, args.num_workers, world, device, lambda: autocast(amp, device)
+        )
+        return features.to(device), labels.to(device)
+
+    results = knn_accuracy(
+        features_of("training", train), features_of("validation", test), len(classes), args.k, args.temperature
+    )
+    logger.info("%s", accuracy_line(results))
+    if world.is_main:
+        output_dir = Path(args.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        facts = describe(args, "knn", len(test), len(classes)) | {"k": args.k, "temperature": args.temperature}
+        save_json(facts | {"training_images": len(train), **results}, output_dir / "knn.json")
+    return results
+
+
+def _feature_extractor(args: argparse.Namespace, device: torch.device) -> ConvViT:
+    model = make_classifier(args, 0)
+    if args.init_weights:
+        load_trunk(model, args.init_weights)
+    else:
+        logger.warning("Without --init_weights the features are those of random weights.")
+    return model.to(device)
 
 
 def knn_accuracy(

@@ -1,16 +1,41 @@
-"""Pictures of what a pretrained model reconstructs."""
+"""How well a pretrained model reconstructs: its loss on held-out images, and pictures."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from PIL import Image
 
+from pretrain.common.distributed import World
+from pretrain.data.datasets import MaskedSample
 from pretrain.data.transforms import normalisation
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 
-__all__ = ["reconstruction_picture"]
+__all__ = ["mean_reconstruction_loss", "reconstruction_picture"]
 
 GAP = 4
 """Pixels between pictures."""
+
+
+@torch.no_grad()
+def mean_reconstruction_loss(
+    model: MaskedAutoencoderConvViT,
+    batches: Iterable[MaskedSample],
+    mask_ratio: float,
+    world: World,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+) -> float:
+    """Mean loss over the images of all processes, each of which has as many; leaves the model in evaluation mode."""
+    model.eval()
+    total, count = torch.zeros((), device=device), 0
+    for batch in batches:
+        imgs, noise = batch.image.to(device), batch.noise.to(device)
+        with autocast():
+            total += model.forward_loss(imgs, mask_ratio, noise) * len(imgs)
+        count += len(imgs)
+    return world.mean(total / count).item()
 
 
 @torch.no_grad()

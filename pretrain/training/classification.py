@@ -1,19 +1,18 @@
-"""What fine-tuning and the linear probe share: labelled data, accuracy, the files they write, and `--eval`."""
+"""What fine-tuning and the linear probe share: labelled images, the loss, and the results with their files."""
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pretrain.checkpoints.classifier_weights import check_file_classes, load_classifier, load_trunk
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_atomically, save_json
-from pretrain.data.datasets import CorruptImages
 from pretrain.data.labels import (
     LabelledImages,
     LabelledSample,
@@ -22,17 +21,43 @@ from pretrain.data.labels import (
     open_labelled,
     take_fraction,
 )
-from pretrain.data.samplers import eval_loader, train_loader
-from pretrain.data.transforms import evaluation_transform, image_mode
-from pretrain.evaluation.accuracy import accuracy_line, evaluate
-from pretrain.models import ConvViT, build_model
-from pretrain.training.loop import TrainingRun
-from pretrain.training.precision import Precision, default_amp
-from pretrain.training.state import seed_everything
+from pretrain.evaluation.accuracy import accuracy_line
+from pretrain.evaluation.classifiers import describe, held_out_images
+from pretrain.models import ConvViT
 
-__all__ = ["ClassificationLoss", "ClassificationRun", "evaluate_file", "held_out_images", "make_classifier"]
+__all__ = ["ClassificationLoss", "Results", "Splits", "labelled_inputs", "open_splits"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Splits:
+    """Labelled images of both splits.
+
+    Attributes:
+        train: timm's reader of the training images, or of the share of them that is used.
+        held_out: the validation images as they are evaluated.
+        classes: names of the classes, in order.
+    """
+
+    train: Any
+    held_out: LabelledImages
+    classes: list[str]
+
+
+def open_splits(args: argparse.Namespace) -> Splits:
+    """Opens both splits and checks that they have the same classes.
+
+    Raises:
+        FileNotFoundError, UserError: data that cannot be used.
+    """
+    train = open_labelled(args.data_path, args.train_split)
+    classes = class_names(train)
+    held_out = held_out_images(args)
+    check_same_classes(classes, class_names(held_out.reader), args.data_path)
+    if args.label_fraction != 1:
+        train = take_fraction(train, args.label_fraction, args.seed)
+    return Splits(train, held_out, classes)
 
 
 class ClassificationLoss(nn.Module):
@@ -46,153 +71,66 @@ class ClassificationLoss(nn.Module):
         return self.criterion(self.model(inputs), targets)
 
 
-class ClassificationRun(TrainingRun):
-    """Training of a classifier; subclasses say how.
+def labelled_inputs(batch: LabelledSample, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, or features, and labels on the device."""
+    return batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
 
-    Attributes:
-        command: names the file with the results.
-        classes: names of the classes, in order.
-        train_images, val_images: the data sets.
-        best: `val_acc1` and `epoch` of the best evaluation so far.
+
+class Results:
+    """The accuracy of a run and its best epoch, which a checkpoint keeps, with their files.
+
+    Args:
+        command: names the file of the results.
+        model: the classifier that is trained.
     """
 
-    command: str
-    best: dict[str, float]
+    def __init__(self, args: argparse.Namespace, command: str, model: ConvViT, splits: Splits, world: World):
+        self.args, self.command, self.model, self.splits, self.world = args, command, model, splits, world
+        self.output_dir = Path(args.output_dir)
+        self.best: dict[str, float] = {"val_acc1": -1.0, "epoch": 0}
 
-    def build(self) -> None:
-        args = self.args
-        train = open_labelled(args.data_path, args.train_split)
-        self.classes = class_names(train)
-        self.val_images = held_out_images(args)
-        check_same_classes(self.classes, class_names(self.val_images.reader), args.data_path)
-        if args.label_fraction != 1:
-            train = take_fraction(train, args.label_fraction, args.seed)
-        self.model = self.build_classifier()
-        self.train_images = self.training_images(train)
-        self.loader = train_loader(
-            self.train_images, args.batch_size, args.num_workers, self.world, pin_memory=self.device.type == "cuda"
-        )
-        self.corrupt = CorruptImages(self.train_images, args.max_corrupt)
-        self.val_loader = eval_loader(self.val_images, args.batch_size, args.num_workers, self.world)
-        self.best = {"val_acc1": -1.0, "epoch": 0}
+    def are_due(self, epoch: int) -> bool:
+        """Whether to evaluate after this epoch."""
+        return epoch % self.args.eval_epochs == 0 or epoch >= self.args.epochs
 
-    def build_classifier(self) -> ConvViT:
-        return make_classifier(self.args, len(self.classes))
+    def note(self, epoch: int, accuracy: dict[str, float], also: Mapping[str, float]) -> dict[str, float]:
+        """Writes what was measured, and the weights if they are the best so far; returns it under its names in the log.
 
-    def training_images(self, reader: Any) -> LabelledImages:
-        """The training images of a reader, as they are augmented."""
-        raise NotImplementedError
-
-    def load_initial_weights(self) -> None:
-        load_trunk(self.model, self.args.init_weights)
-
-    def micro_batch(self, batch: LabelledSample) -> tuple[torch.Tensor, torch.Tensor]:
-        return tuple(t.to(self.device, non_blocking=True) for t in (batch.image, batch.label))
-
-    def evaluate(self) -> dict[str, float]:
-        if self.epoch % self.args.eval_epochs and self.epoch < self.args.epochs:
-            return {}
-        results = self.measure(self.model)
-        also = self.measure_also()
-        logger.info("%s", accuracy_line(results))
-        if results["acc1"] > self.best["val_acc1"]:
-            self.best = {"val_acc1": results["acc1"], "epoch": self.epoch}
+        Args:
+            accuracy: of the model on the held-out images.
+            also: further results, under their names in the log.
+        """
+        logger.info("%s", accuracy_line(accuracy))
+        if accuracy["acc1"] > self.best["val_acc1"]:
+            self.best = {"val_acc1": accuracy["acc1"], "epoch": epoch}
             if self.world.is_main:
-                save_atomically(self.weights_file(self.model.state_dict()), self.output_dir / "classifier_best.pth")
+                self.save_weights(self.model.state_dict(), "classifier_best.pth")
         if self.world.is_main:
-            facts = describe(self.args, self.command, len(self.val_images), len(self.classes))
-            facts |= {"epoch": self.epoch, **results, **also, "best": self.best}
+            facts = describe(self.args, self.command, len(self.splits.held_out), len(self.splits.classes))
+            facts |= {"epoch": epoch, **accuracy, **also, "best": self.best}
             save_json(facts, self.output_dir / f"{self.command}.json")
-        return {f"val_{name}": value for name, value in results.items()} | also
+        return {f"val_{name}": value for name, value in accuracy.items()} | dict(also)
 
-    def measure_also(self) -> dict[str, float]:
-        """Further results of the held-out images, under their names."""
-        return {}
+    def save_weights(self, state_dict: Mapping[str, torch.Tensor], name: str) -> None:
+        """Writes a file that `--eval` and `--init_weights` take."""
+        content = {"model": state_dict, "args": vars(self.args), "classes": self.splits.classes}
+        save_atomically(content, self.output_dir / name)
 
-    def measure(self, model: ConvViT) -> dict[str, float]:
-        """Accuracy and loss on the held-out images."""
-        model.eval()
-        return evaluate(model, self.val_loader, self.world, self.device, self.stepper.precision.autocast)
+    def export(self, state: Mapping[str, Any]) -> None:
+        """Writes the weights of a checkpoint."""
+        self.save_weights(state["model"], "classifier.pth")
 
-    def weights_file(self, state_dict: dict[str, torch.Tensor]) -> dict:
-        """Content of a file of weights, which `--eval` and `--init_weights` take."""
-        return {"model": state_dict, "args": vars(self.args), "classes": self.classes}
+    def state_dict(self) -> dict[str, Any]:
+        return {"classes": self.splits.classes, "best": self.best}
 
-    def export_weights(self, state: dict) -> None:
-        save_atomically(self.weights_file(state["model"]), self.output_dir / "classifier.pth")
-
-    def extra_state(self) -> dict:
-        return {"classes": self.classes, "best": self.best}
-
-    def check_state(self, state: dict) -> None:
+    def check(self, state: Mapping[str, Any]) -> None:
         if state["model"].keys() != self.model.state_dict().keys():
             raise UserError(
                 f"The checkpoint is of another kind of run than pretrain.{self.command}; resume it with the command "
                 "that wrote it, or start from its weights with --init_weights."
             )
-        if state["classes"] != self.classes:
+        if state["classes"] != self.splits.classes:
             raise UserError(f"The run to resume has other classes than {self.args.data_path}; give the same data.")
 
-    def restore_extra_state(self, state: dict) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best = state["best"]
-
-
-def make_classifier(args: argparse.Namespace, num_classes: int) -> ConvViT:
-    return build_model(
-        args.model,
-        img_size=args.input_size,
-        in_chans=args.in_chans,
-        patch_size=args.patch_size,
-        num_classes=num_classes,
-        drop_path_rate=getattr(args, "drop_path", 0.0),
-        global_pool=args.global_pool,
-        act_checkpoint=args.act_checkpoint,
-    )
-
-
-def held_out_images(args: argparse.Namespace) -> LabelledImages:
-    """The validation split as it is evaluated: without randomness, and an unreadable image is an error."""
-    transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
-    reader = open_labelled(args.data_path, args.val_split)
-    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=False)
-
-
-def describe(args: argparse.Namespace, command: str, images: int, classes: int) -> dict:
-    """What a result was measured on, for its file."""
-    names = ("model", "input_size", "global_pool", "data_path", "label_fraction", "init_weights", "seed")
-    facts = {name: getattr(args, name) for name in names}
-    return {"command": command, **facts, "images": images, "classes": classes}
-
-
-def evaluate_file(
-    args: argparse.Namespace, world: World, device: torch.device, add_head: Callable[[ConvViT], None] | None = None
-) -> dict[str, float]:
-    """Evaluates a classifier's file, prints its accuracy and writes `eval.json`.
-
-    Args:
-        add_head: puts another head on the model before its weights are loaded.
-
-    Raises:
-        FileNotFoundError, UserError: data or file cannot be used, or do not fit each other.
-    """
-    seed_everything(args.seed)
-    path = args.init_weights or args.resume
-    images = held_out_images(args)
-    classes = class_names(images.reader)
-    check_file_classes(path, classes, f"{args.data_path} ({args.val_split})")
-    model = make_classifier(args, len(classes))
-    if add_head:
-        add_head(model)
-    load_classifier(model, path)
-    model.to(device).eval()
-    autocast = Precision(args.amp or default_amp(device), device, model).autocast
-    loader = eval_loader(images, args.batch_size, args.num_workers, world)
-    results = evaluate(model, loader, world, device, autocast)
-    logger.info("%s", accuracy_line(results))
-    if world.is_main:
-        output_dir = Path(args.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        save_json(
-            describe(args, "eval", len(images), len(classes)) | {"weights": path, **results}, output_dir / "eval.json"
-        )
-    return results

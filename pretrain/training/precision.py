@@ -1,18 +1,14 @@
 """Mixed precision, and the ladder of higher ones to climb when a loss is not finite."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from pretrain.common.devices import AMP
+from pretrain.common.devices import AMP, autocast
 from pretrain.common.errors import UserError
 
-__all__ = ["Precision", "default_amp"]
-
-
-def default_amp(device: torch.device) -> str:
-    """bf16 on GPUs that have it, else no mixed precision."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_bf16 else "off"
+__all__ = ["Precision"]
 
 
 class Precision:
@@ -28,7 +24,8 @@ class Precision:
     def __init__(self, amp: str, device: torch.device, model: nn.Module, fp32_decoder: bool = False):
         if amp not in AMP:
             raise UserError(f"--amp must be one of {', '.join(AMP)}, got {amp!r}.")
-        self.device, self.model = device, model
+        self.device = device
+        self.model: Any = model
         self.rungs = [(amp, fp32_decoder)]
         if amp != "off" and hasattr(model, "fp32_decoder"):
             self.rungs.append((amp, True))
@@ -55,8 +52,7 @@ class Precision:
         return {"off": "fp32"}.get(amp, amp + (" with an fp32 decoder" if fp32_decoder else ""))
 
     def autocast(self) -> torch.autocast:
-        dtype = AMP[self.rungs[self.level][0]]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return autocast(self.rungs[self.level][0], self.device)
 
     def state_dict(self) -> dict:
         return {"level": self.level, "scaler": self.scaler.state_dict()}

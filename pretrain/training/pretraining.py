@@ -1,27 +1,32 @@
-"""A pretraining run from its arguments: model, data, held-out loss and pictures."""
+"""The parts of a pretraining run: model, images, held-out loss and pictures."""
 
 import argparse
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.optim import param_groups_weight_decay
-from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from pretrain.common.distributed import in_world
+from pretrain.common.distributed import World, in_world
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing, save_atomically
-from pretrain.data.datasets import CorruptImages, ImageDataset, Sample
+from pretrain.data.datasets import CorruptImages, ImageDataset, MaskedSample
 from pretrain.data.readers import open_reader
 from pretrain.data.samplers import StatelessSampler, train_loader
 from pretrain.data.transforms import eval_transform, image_mode, train_transform
-from pretrain.evaluation.reconstruction import reconstruction_picture
-from pretrain.models import build_model
+from pretrain.evaluation.reconstruction import mean_reconstruction_loss, reconstruction_picture
+from pretrain.models import MaskedAutoencoderConvViT, build_model
 from pretrain.models.autoencoder import DECODER_PREFIXES, MASKINGS, ReconstructionLoss
-from pretrain.training.loop import TrainingRun
-from pretrain.training.state import load_weights
+from pretrain.training.metrics import MetricWriter
+from pretrain.training.parts import TrainingParts
+from pretrain.training.precision import Precision
+from pretrain.training.run import train
+from pretrain.training.state import initialise_model
 
-__all__ = ["Trainer", "run"]
+__all__ = ["pretraining_parts", "run"]
 
 PICTURE_ROWS = 4
 
@@ -33,95 +38,124 @@ def run(args: argparse.Namespace) -> None:
         FileNotFoundError, UserError: arguments, data or files that cannot be used.
         NonFiniteError: losses stayed non-finite.
     """
-    in_world(args.device, lambda world, device: Trainer(args, world, device).train())
+    in_world(args.device, lambda world, device: train(args, world, device, pretraining_parts))
 
 
-class Trainer(TrainingRun):
-    """ConvMAE or FastConvMAE pretraining."""
+def pretraining_parts(args: argparse.Namespace, world: World, device: torch.device, initialise: bool) -> TrainingParts:
+    """The parts of ConvMAE or FastConvMAE pretraining.
 
-    def build(self) -> None:
+    Args:
+        args: those of :func:`pretrain.training.args.parse_args`, with learning rate and precision filled in.
+        initialise: load `--init_weights`.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or weights that cannot be used.
+    """
+    model = _make_model(args)
+    images = _seeded_images(args, model, open_reader(args.data_path), train=True)
+    loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+    held_out = _held_out_loader(args, model, world)
+    shown = held_out.dataset if held_out else _seeded_images(args, model, images.reader, train=False)
+    pictures = Pictures(args, model, shown, world)
+    if initialise:
+        initialise_model(model, args.init_weights)
+    model.to(device)
+    precision = Precision(args.amp, device, model, args.fp32_decoder)
+    groups = param_groups_weight_decay(model, args.weight_decay)
+
+    def inputs(batch: MaskedSample) -> tuple[torch.Tensor, float, torch.Tensor]:
+        imgs, noise = (t.to(device, non_blocking=True) for t in (batch.image, batch.noise))
+        return imgs, args.mask_ratio, noise
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        if held_out is None:
+            return {}
+        loss = mean_reconstruction_loss(model, held_out, args.mask_ratio, world, device, precision.autocast)
+        return {"val_loss": loss}
+
+    return TrainingParts(
+        model=model,
+        loader=loader,
+        corrupt=CorruptImages(images, args.max_corrupt),
+        loss=ReconstructionLoss(model),
+        optimizer=torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), fused=device.type == "cuda"),
+        precision=precision,
+        inputs=inputs,
+        set_training_mode=model.train,
+        evaluate=evaluate,
+        draw=lambda epoch, writer: pictures.draw(epoch, writer, device, precision),
+        export=partial(export_encoder, Path(args.output_dir) / "encoder.pth"),
+    )
+
+
+def _make_model(args: argparse.Namespace) -> MaskedAutoencoderConvViT:
+    model = build_model(
+        args.model,
+        img_size=args.input_size,
+        in_chans=args.in_chans,
+        patch_size=args.patch_size,
+        norm_pix_loss=args.norm_pix_loss,
+        act_checkpoint=args.act_checkpoint,
+    )
+    assert isinstance(model, MaskedAutoencoderConvViT)
+    MASKINGS[model.masking](torch.zeros(1, _num_patches(model)), args.mask_ratio)  # raises on a bad ratio
+    return model
+
+
+def _num_patches(model: MaskedAutoencoderConvViT) -> int:
+    return model.grid_size[0] * model.grid_size[1]
+
+
+def _seeded_images(args: argparse.Namespace, model: MaskedAutoencoderConvViT, reader: Any, train: bool) -> ImageDataset:
+    """A reader's images with the noise of their masks: augmented for training, or the same in every epoch."""
+    transform = (train_transform if train else eval_transform)(model.img_size, args.in_chans)
+    # A seed apart, so that held-out masks are not those of the first epoch.
+    seed = args.seed if train else args.seed + 1
+    return ImageDataset(reader, transform, _num_patches(model), seed, image_mode(args.in_chans))
+
+
+def _held_out_loader(args: argparse.Namespace, model: MaskedAutoencoderConvViT, world: World) -> DataLoader | None:
+    """The `val` images, if there are any."""
+    if not (Path(args.data_path) / "val").is_dir():
+        return None
+    images = _seeded_images(args, model, open_reader(args.data_path, "val"), train=False)
+    if len(images) < world.size:
+        raise UserError(
+            f"{args.data_path}/val holds {len(images)} image(s), fewer than the {world.size} processes "
+            "that share them; add images, or rename the folder to train without a held-out loss."
+        )
+    sampler = StatelessSampler(len(images), world, args.seed, shuffle=False)
+    return DataLoader(
+        images, args.batch_size, sampler=sampler, num_workers=args.num_workers, generator=torch.Generator()
+    )
+
+
+class Pictures:
+    """Reconstructions of the first few images again and again as training goes on, drawn by the main process."""
+
+    def __init__(self, args: argparse.Namespace, model: MaskedAutoencoderConvViT, images: Dataset, world: World):
+        assert isinstance(images, ImageDataset)
+        self.args, self.model = args, model
+        count = min(PICTURE_ROWS, len(images)) if world.is_main else 0
+        self.samples = [images[0, i] for i in range(count)]
+
+    def draw(self, epoch: int, writer: MetricWriter, device: torch.device, precision: Precision) -> None:
+        """A picture of the model as it is, in every `--picture_epochs`-th epoch and the last one."""
         args = self.args
-        self.model = build_model(
-            args.model,
-            img_size=args.input_size,
-            in_chans=args.in_chans,
-            patch_size=args.patch_size,
-            norm_pix_loss=args.norm_pix_loss,
-            act_checkpoint=args.act_checkpoint,
-        )
-        self.num_patches = self.model.grid_size[0] * self.model.grid_size[1]
-        MASKINGS[self.model.masking](torch.zeros(1, self.num_patches), args.mask_ratio)  # raises on a bad ratio
-        self._open_data()
-
-    def _open_data(self) -> None:
-        args = self.args
-        size, mode = self.model.img_size, image_mode(args.in_chans)
-        dataset = ImageDataset(
-            open_reader(args.data_path), train_transform(size, args.in_chans), self.num_patches, args.seed, mode
-        )
-        self.loader = train_loader(
-            dataset, args.batch_size, args.num_workers, self.world, pin_memory=self.device.type == "cuda"
-        )
-        self.corrupt = CorruptImages(dataset, args.max_corrupt)
-        # A seed apart, so that held-out masks are not those of the first epoch.
-        evaluated = dict(noise_size=self.num_patches, seed=args.seed + 1, mode=mode)
-        transform = eval_transform(size, args.in_chans)
-        self.held_out = None
-        if (Path(args.data_path) / "val").is_dir():
-            held_out = ImageDataset(open_reader(args.data_path, "val"), transform, **evaluated)
-            if len(held_out) < self.world.size:
-                raise UserError(
-                    f"{args.data_path}/val holds {len(held_out)} image(s), fewer than the {self.world.size} processes "
-                    "that share them; add images, or rename the folder to train without a held-out loss."
-                )
-            sampler = StatelessSampler(len(held_out), self.world, args.seed, shuffle=False)
-            self.held_out = DataLoader(
-                held_out, args.batch_size, sampler=sampler, num_workers=args.num_workers, generator=torch.Generator()
-            )
-        pictured = self.held_out.dataset if self.held_out else ImageDataset(dataset.reader, transform, **evaluated)
-        self.pictured = [pictured[0, i] for i in range(min(PICTURE_ROWS, len(pictured)))] if self.world.is_main else []
-
-    def load_initial_weights(self) -> None:
-        load_weights(self.model, self.args.init_weights)
-
-    def make_loss_module(self) -> nn.Module:
-        return ReconstructionLoss(self.model)
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        groups = param_groups_weight_decay(self.model, self.args.weight_decay)
-        return torch.optim.AdamW(groups, lr=self.args.lr, betas=(0.9, 0.95), fused=self.device.type == "cuda")
-
-    def micro_batch(self, batch: Sample) -> tuple[torch.Tensor, float, torch.Tensor]:
-        imgs, noise = (t.to(self.device, non_blocking=True) for t in (batch.image, batch.noise))
-        return imgs, self.args.mask_ratio, noise
-
-    def evaluate(self) -> dict[str, float]:
-        return {"val_loss": self._held_out_loss()} if self.held_out else {}
-
-    @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        """Mean loss over the `val` images, with the same crops and masks every time."""
-        self.model.eval()
-        total, count = torch.zeros((), device=self.device), 0
-        for batch in self.held_out:
-            imgs, noise = batch.image.to(self.device), batch.noise.to(self.device)
-            with self.stepper.precision.autocast():
-                total += self.model.forward_loss(imgs, self.args.mask_ratio, noise) * len(imgs)
-            count += len(imgs)
-        return self.world.mean(total / count).item()
-
-    def picture(self) -> None:
-        if self.epoch < self.args.epochs and self.epoch % self.args.picture_epochs:
+        if epoch < args.epochs and epoch % args.picture_epochs:
             return
-        imgs, noise = (torch.stack([s[i] for s in self.pictured]).to(self.device) for i in (0, 1))
-        with self.stepper.precision.autocast():
-            picture = reconstruction_picture(self.model, imgs, self.args.mask_ratio, noise)
-        path = self.output_dir / "reconstructions" / f"epoch-{self.epoch:04d}.png"
+        imgs = torch.stack([sample.image for sample in self.samples]).to(device)
+        noise = torch.stack([sample.noise for sample in self.samples]).to(device)
+        with precision.autocast():
+            picture = reconstruction_picture(self.model, imgs, args.mask_ratio, noise)
+        path = Path(args.output_dir) / "reconstructions" / f"epoch-{epoch:04d}.png"
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             picture.save(temporary)
-        self.writer.picture(picture, self.epoch)
+        writer.picture(picture, epoch)
 
-    def export_weights(self, state: dict) -> None:
-        encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
-        save_atomically({"model": encoder, "args": state["args"]}, self.output_dir / "encoder.pth")
+
+def export_encoder(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes the encoder of a checkpoint, which fine-tuning and detectors start from."""
+    encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
+    save_atomically({"model": encoder, "args": state["args"]}, path)

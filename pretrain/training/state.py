@@ -5,7 +5,9 @@ import logging
 import math
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,11 @@ from pretrain.models.autoencoder import DECODER_PREFIXES
 
 __all__ = [
     "Checkpoints",
+    "check_continuation",
     "get_rng_state",
+    "initialise_model",
     "load_optimizer",
-    "load_run_weights",
-    "load_weights",
-    "seed_everything",
+    "load_run_state",
     "set_rng_state",
     "warn_of_another_rate",
 ]
@@ -32,18 +34,12 @@ logger = logging.getLogger(__name__)
 FIXED = ("pos_embed", "decoder_pos_embed")
 
 
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def get_rng_state(device: torch.device) -> dict:
     """State of every global random generator and the device's, in types that load without running code."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -117,7 +113,7 @@ def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
+def load_run_state(path: Path, args: argparse.Namespace) -> dict:
     """A full checkpoint of a run with these arguments.
 
     Raises:
@@ -144,6 +140,32 @@ def load_run_weights(path: Path, args: argparse.Namespace) -> dict:
     return state
 
 
+def check_continuation(
+    state: Mapping[str, Any], path: Path, epochs: int, effective_batch: int, num_images: int
+) -> None:
+    """Raises UserError if a run of `epochs` cannot go on where the checkpoint was written.
+
+    In the middle of an epoch the images still to come depend on the effective batch and the number of images.
+    """
+    if state["epoch"] >= epochs:
+        raise UserError(
+            f"Nothing is left to train: {path} is at epoch {state['epoch']} of {epochs}; raise --epochs to go on."
+        )
+    iteration = state["iteration"]
+    if iteration and state["effective_batch"] != effective_batch:
+        raise UserError(
+            f"{path} is in the middle of an epoch, after {iteration} steps of effective batch "
+            f"{state['effective_batch']}, which are other images than as many of {effective_batch}; resume "
+            "with the same --batch_size x --accum_iter x processes, or from the end of an epoch."
+        )
+    images = state.get("images", num_images)
+    if iteration and images != num_images:
+        raise UserError(
+            f"{path} is in the middle of an epoch of {images} images, but there are {num_images} "
+            "now, in another order; resume with the same data, or from the end of an epoch."
+        )
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Loads the moments; weight decay and ratios of learning rates stay the arguments', which may have changed."""
     names = ("weight_decay", "lr_scale")
@@ -165,7 +187,7 @@ def warn_of_another_rate(before: float | None, now: float) -> None:
         )
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def initialise_model(model: nn.Module, path: str | Path) -> None:
     """Loads the weights of a published or own file into a model, and logs what was loaded and what was not.
 
     A missing decoder (files published without it, and encoder-only ones) keeps its initialisation. Position tables are

@@ -10,9 +10,9 @@ from torch import nn
 from pretrain.common.distributed import World
 from pretrain.data.samplers import ExactSampler
 from pretrain.data.transforms import evaluation_transform
-from pretrain.evaluation.accuracy import accuracy_line, evaluate
+from pretrain.evaluation.accuracy import accuracy_line, measure_accuracy
 from pretrain.evaluation.neighbours import knn_accuracy
-from pretrain.linprobe import WorldBatchNorm1d, lars
+from pretrain.training.linear_probe import WorldBatchNorm1d, lars
 
 
 def test_batch_norm_is_pytorchs():
@@ -77,7 +77,7 @@ def test_accuracy_counts_images_not_batches():
     logits = torch.eye(7)[torch.tensor([0, 1, 2, 3, 4])] * 5 - 0.1 * torch.arange(7.0)  # no ties: class 6 comes last
     labels = torch.tensor([0, 1, 2, 0, 6])
     batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
-    found = evaluate(lambda x: x, batches, World(), torch.device("cpu"))
+    found = measure_accuracy(lambda x: x, batches, World(), torch.device("cpu"))
     assert found["acc1"] == pytest.approx(60.0) and found["acc5"] == pytest.approx(80.0)
     assert found["loss"] == pytest.approx(F.cross_entropy(logits, labels).item())
     assert accuracy_line(found) == f"* Acc@1 60.000 Acc@5 80.000 loss {found['loss']:.3f}"

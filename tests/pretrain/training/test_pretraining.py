@@ -19,7 +19,8 @@ from pretrain.__main__ import main as pretrain_main
 from pretrain.common.distributed import World
 from pretrain.common.files import load_checkpoint
 from pretrain.training.args import parse_args
-from pretrain.training.pretraining import Trainer
+from pretrain.training.pretraining import pretraining_parts
+from pretrain.training.run import train
 from pretrain.training.state import Checkpoints
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
@@ -174,15 +175,15 @@ class TwoProcesses(World):
         return [value, None]
 
 
-def trainer(flags):
-    return Trainer(parse_args(flags), TwoProcesses(size=2), torch.device("cpu"))
+def train_first_of_two(flags):
+    train(parse_args(flags), TwoProcesses(size=2), torch.device("cpu"), pretraining_parts)
 
 
 def test_nodes_that_do_not_share_the_output_folder(images, whole_run):
     with pytest.raises(
         ValueError, match=r"different checkpoints \(.*-00000010\.pth, none\): --output_dir .* all nodes"
     ):
-        trainer(arguments(images, whole_run, resume="auto"))
+        train_first_of_two(arguments(images, whole_run, resume="auto"))
 
 
 def test_fewer_held_out_images_than_processes(images, tmp_path):
@@ -190,7 +191,7 @@ def test_fewer_held_out_images_than_processes(images, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((images / "val" / "10.png").read_bytes())
     with pytest.raises(ValueError, match=r"val holds 1 image\(s\), fewer than the 2 processes"):
-        trainer(arguments(tmp_path, tmp_path / "out"))
+        train_first_of_two(arguments(tmp_path, tmp_path / "out"))
 
 
 def test_accumulation_uses_the_last_partial_group(images, tmp_path):

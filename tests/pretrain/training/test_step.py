@@ -9,8 +9,8 @@ from torch import nn
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError
-from pretrain.linprobe import WorldBatchNorm1d
 from pretrain.training.classification import ClassificationLoss
+from pretrain.training.linear_probe import WorldBatchNorm1d
 from pretrain.training.precision import Precision
 from pretrain.training.step import Stepper
 

@@ -1,0 +1,88 @@
+"""What a classifier is measured on, and the evaluation of one from its file (`--eval`)."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.checkpoints.classifier_weights import check_file_classes, load_classifier
+from pretrain.common.devices import autocast, default_amp
+from pretrain.common.distributed import World
+from pretrain.common.files import save_json
+from pretrain.common.seeding import seed_everything
+from pretrain.data.labels import LabelledImages, class_names, open_labelled
+from pretrain.data.samplers import eval_loader
+from pretrain.data.transforms import evaluation_transform, image_mode
+from pretrain.evaluation.accuracy import accuracy_line, measure_accuracy
+from pretrain.models import ConvViT, build_model
+
+__all__ = ["describe", "evaluate_classifier_file", "held_out_images", "make_classifier"]
+
+logger = logging.getLogger(__name__)
+
+
+def make_classifier(args: argparse.Namespace, num_classes: int) -> ConvViT:
+    """The classifier that the arguments describe, with new weights."""
+    model = build_model(
+        args.model,
+        img_size=args.input_size,
+        in_chans=args.in_chans,
+        patch_size=args.patch_size,
+        num_classes=num_classes,
+        drop_path_rate=getattr(args, "drop_path", 0.0),
+        global_pool=args.global_pool,
+        act_checkpoint=args.act_checkpoint,
+    )
+    assert isinstance(model, ConvViT)
+    return model
+
+
+def held_out_images(args: argparse.Namespace) -> LabelledImages:
+    """The validation split as it is evaluated: without randomness, and an unreadable image is an error."""
+    transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
+    reader = open_labelled(args.data_path, args.val_split)
+    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=False)
+
+
+def describe(args: argparse.Namespace, command: str, images: int, classes: int) -> dict[str, Any]:
+    """What a result was measured on, for its file."""
+    names = ("model", "input_size", "global_pool", "data_path", "label_fraction", "init_weights", "seed")
+    facts = {name: getattr(args, name) for name in names}
+    return {"command": command, **facts, "images": images, "classes": classes}
+
+
+def evaluate_classifier_file(
+    args: argparse.Namespace, world: World, device: torch.device, add_head: Callable[[ConvViT], object] | None = None
+) -> dict[str, float]:
+    """Evaluates a classifier's file, prints its accuracy and writes `eval.json`.
+
+    Args:
+        add_head: puts another head on the model before its weights are loaded.
+
+    Raises:
+        FileNotFoundError, UserError: data or file cannot be used, or do not fit each other.
+    """
+    seed_everything(args.seed)
+    path = args.init_weights or args.resume
+    images = held_out_images(args)
+    classes = class_names(images.reader)
+    check_file_classes(path, classes, f"{args.data_path} ({args.val_split})")
+    model = make_classifier(args, len(classes))
+    if add_head:
+        add_head(model)
+    load_classifier(model, path)
+    model.to(device).eval()
+    amp = args.amp or default_amp(device)
+    loader = eval_loader(images, args.batch_size, args.num_workers, world)
+    results = measure_accuracy(model, loader, world, device, lambda: autocast(amp, device))
+    logger.info("%s", accuracy_line(results))
+    if world.is_main:
+        output_dir = Path(args.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        save_json(
+            describe(args, "eval", len(images), len(classes)) | {"weights": path, **results}, output_dir / "eval.json"
+        )
+    return results

@@ -1,0 +1,169 @@
+"""The parts of fine-tuning: all weights are trained, with learning rates that shrink from layer to layer."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.layers import trunc_normal_
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import param_groups_layer_decay
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.common.distributed import World, in_world
+from pretrain.data.augmentation import finetune_transform
+from pretrain.data.datasets import CorruptImages
+from pretrain.data.labels import LabelledImages, LabelledSample
+from pretrain.data.samplers import eval_loader, train_loader
+from pretrain.data.transforms import image_mode
+from pretrain.evaluation.accuracy import measure_accuracy
+from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
+from pretrain.models import ConvViT
+from pretrain.training.classification import ClassificationLoss, Results, labelled_inputs, open_splits
+from pretrain.training.parts import Stateful, TrainingParts
+from pretrain.training.precision import Precision
+from pretrain.training.run import train
+
+__all__ = ["finetuning_parts", "run"]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fine-tunes, or with `--eval` evaluates, in this process: one of those torchrun started or the only one.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
+        NonFiniteError: losses stayed non-finite.
+    """
+    if args.eval:
+        in_world(args.device, lambda world, device: evaluate_classifier_file(args, world, device))
+    else:
+        in_world(args.device, lambda world, device: train(args, world, device, finetuning_parts))
+
+
+def finetuning_parts(args: argparse.Namespace, world: World, device: torch.device, initialise: bool) -> TrainingParts:
+    """The parts of fine-tuning.
+
+    Args:
+        args: those of :func:`pretrain.training.classification_args.parse_finetune_args`, with learning rate and
+            precision filled in.
+        initialise: load `--init_weights`, and begin with a head that is nearly zero.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or weights that cannot be used.
+    """
+    splits = open_splits(args)
+    model = make_classifier(args, len(splits.classes))
+    images = _training_images(args, splits.train)
+    loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+    held_out = eval_loader(splits.held_out, args.batch_size, args.num_workers, world)
+    mixup = _make_mixup(args, len(splits.classes))
+    if initialise:
+        load_trunk(model, args.init_weights)
+        assert isinstance(model.head, nn.Linear)
+        trunc_normal_(model.head.weight, std=2e-5)
+    model.to(device)
+    precision = Precision(args.amp, device, model)
+    results = Results(args, "finetune", model, splits, world)
+    average = WeightAverage(model, args.model_ema, results) if args.model_ema else None
+    extras: list[Stateful] = [results, average] if average else [results]
+
+    def inputs(batch: LabelledSample) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = labelled_inputs(batch, device)
+        return mixup(images, labels) if mixup else (images, labels)
+
+    def accuracy_of(model: nn.Module) -> dict[str, float]:
+        return measure_accuracy(model.eval(), held_out, world, device, precision.autocast)
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        if not results.are_due(epoch):
+            return {}
+        own = accuracy_of(model)
+        averaged = accuracy_of(average.model) if average else {}
+        return results.note(epoch, own, {f"ema_{name}": value for name, value in averaged.items()})
+
+    def export(state: Mapping[str, Any]) -> None:
+        results.export(state)
+        if average:
+            average.export(state)
+
+    return TrainingParts(
+        model=model,
+        loader=loader,
+        corrupt=CorruptImages(images, args.max_corrupt),
+        loss=ClassificationLoss(model, _make_criterion(args)),
+        optimizer=_make_optimizer(args, model, device),
+        precision=precision,
+        inputs=inputs,
+        set_training_mode=model.train,
+        after_step=average.update if average else lambda: None,
+        evaluate=evaluate,
+        export=export,
+        extras=extras,
+    )
+
+
+def _training_images(args: argparse.Namespace, reader: Any) -> LabelledImages:
+    transform = finetune_transform(
+        args.input_size, args.in_chans, args.aa, args.crop_min, args.color_jitter, args.reprob
+    )
+    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans))
+
+
+def _make_mixup(args: argparse.Namespace, num_classes: int) -> Mixup | None:
+    if not (args.mixup or args.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=args.mixup,
+        cutmix_alpha=args.cutmix,
+        prob=args.mixup_prob,
+        label_smoothing=args.smoothing,
+        num_classes=num_classes,
+    )
+
+
+def _make_criterion(args: argparse.Namespace) -> nn.Module:
+    if args.mixup or args.cutmix:
+        return SoftTargetCrossEntropy()
+    return LabelSmoothingCrossEntropy(args.smoothing) if args.smoothing else nn.CrossEntropyLoss()
+
+
+def _make_optimizer(args: argparse.Namespace, model: ConvViT, device: torch.device) -> torch.optim.Optimizer:
+    groups = param_groups_layer_decay(model, args.weight_decay, model.no_weight_decay(), layer_decay=args.layer_decay)
+    return torch.optim.AdamW(groups, lr=args.lr, fused=device.type == "cuda")
+
+
+class WeightAverage:
+    """The exponential moving average of a model's weights, which a checkpoint keeps.
+
+    Args:
+        decay: share of the average that each step keeps.
+        results: writes its weights.
+    """
+
+    def __init__(self, model: ConvViT, decay: float, results: Results):
+        self.source, self.results = model, results
+        self.average = ModelEmaV3(model, decay=decay)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with averaged weights."""
+        return self.average.module
+
+    def update(self) -> None:
+        self.average.update(self.source)
+
+    def export(self, state: Mapping[str, Any]) -> None:
+        """Writes the averaged weights of a checkpoint."""
+        self.results.save_weights(state["ema"], "classifier_ema.pth")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ema": self.model.state_dict()}
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """A checkpoint of a run without an average does as well: it begins with the weights."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state.get("ema", state["model"]))

@@ -1,0 +1,176 @@
+"""The parts of a linear probe: a head on the features of a frozen trunk (MAE, arXiv:2111.06377, table 10)."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import trunc_normal_
+from timm.optim import Lars
+from torch import nn
+
+from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.common.distributed import World, in_world
+from pretrain.data.datasets import CorruptImages
+from pretrain.data.labels import LabelledImages
+from pretrain.data.samplers import eval_loader, train_loader
+from pretrain.data.transforms import evaluation_transform, image_mode, train_transform
+from pretrain.evaluation.accuracy import measure_accuracy
+from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
+from pretrain.evaluation.features import CachedFeatures, extract_features, pooled_features
+from pretrain.models import ConvViT
+from pretrain.training.classification import ClassificationLoss, Results, labelled_inputs, open_splits
+from pretrain.training.parts import TrainingParts
+from pretrain.training.precision import Precision
+from pretrain.training.run import train
+
+__all__ = ["WorldBatchNorm1d", "add_probe_head", "lars", "probe_parts", "run"]
+
+FEATURE_BATCH = 4096
+"""Held-out features that the head classifies at a time."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains a probe, or with `--eval` evaluates one, in this process: one of those torchrun started or the only one.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
+        NonFiniteError: losses stayed non-finite.
+    """
+
+    def evaluate(world: World, device: torch.device) -> None:
+        evaluate_classifier_file(args, world, device, lambda model: add_probe_head(model, world))
+
+    in_world(args.device, evaluate if args.eval else lambda world, device: train(args, world, device, probe_parts))
+
+
+def probe_parts(args: argparse.Namespace, world: World, device: torch.device, initialise: bool) -> TrainingParts:
+    """The parts of a linear probe.
+
+    The trunk stays in evaluation mode. Features of held-out images, and without augmentation those of training images,
+    are computed once, when the weights are in place.
+
+    Args:
+        args: those of :func:`pretrain.training.classification_args.parse_linprobe_args`, with learning rate and
+            precision filled in.
+        initialise: load `--init_weights`.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or weights that cannot be used.
+    """
+    splits = open_splits(args)
+    model = make_classifier(args, len(splits.classes))
+    head = add_probe_head(model, world)
+    images = _training_images(args, splits.train)
+    caches = [held_out := CachedFeatures(splits.held_out)]
+    if args.augment:
+        loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+    else:
+        caches.append(features := CachedFeatures(images))
+        loader = train_loader(features, args.batch_size, 0, world, pin_memory=False)
+    held_out_loader = eval_loader(held_out, FEATURE_BATCH, 0, world)
+    if initialise:
+        load_trunk(model, args.init_weights)
+    model.to(device)
+    precision = Precision(args.amp, device, model)
+    results = Results(args, "linprobe", model, splits, world)
+    logits = ProbeLogits(model)
+
+    def start() -> None:
+        for cache in caches:
+            cache.fill(
+                lambda images: extract_features(
+                    model, images, args.batch_size, args.num_workers, world, device, precision.autocast
+                )
+            )
+
+    def set_training_mode() -> None:
+        model.eval()
+        head.train()
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        if not results.are_due(epoch):
+            return {}
+        model.eval()
+        return results.note(epoch, measure_accuracy(logits, held_out_loader, world, device, precision.autocast), {})
+
+    return TrainingParts(
+        model=model,
+        loader=loader,
+        corrupt=CorruptImages(images, args.max_corrupt),
+        loss=ClassificationLoss(logits, nn.CrossEntropyLoss()),
+        optimizer=lars(list(head.parameters()), args.lr),
+        precision=precision,
+        inputs=lambda batch: labelled_inputs(batch, device),
+        set_training_mode=set_training_mode,
+        start=start,
+        evaluate=evaluate,
+        export=results.export,
+        extras=[results],
+    )
+
+
+def _training_images(args: argparse.Namespace, reader: Any) -> LabelledImages:
+    if args.augment:
+        transform = train_transform(tuple(args.input_size), args.in_chans, args.crop_min)
+    else:
+        transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
+    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=args.augment)
+
+
+class WorldBatchNorm1d(nn.BatchNorm1d):
+    """BatchNorm over the samples of all processes, for inputs that need no gradient.
+
+    The published probe normalises each process's samples by themselves; so two processes would not equal one.
+    """
+
+    def __init__(self, num_features: int, world: World):
+        super().__init__(num_features, affine=False, eps=1e-6)
+        self.world = world
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features x `(B, C)`, normalised in float32."""
+        x = x.float()
+        if not self.training:
+            return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
+        mean = self.world.mean(x.mean(0))
+        var = self.world.mean((x - mean).square().mean(0))
+        count = len(x) * self.world.size
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * count / max(count - 1, 1), self.momentum)
+        return (x - mean) * (var + self.eps).rsqrt()
+
+
+def add_probe_head(model: ConvViT, world: World) -> nn.Module:
+    """Freezes a model, and puts on it and returns a new head, under the names of the published probe."""
+    head = nn.Linear(model.num_features, model.num_classes)
+    trunc_normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    model.requires_grad_(False)
+    normalised = nn.Sequential(WorldBatchNorm1d(model.num_features, world), head)
+    model.head = normalised
+    return normalised
+
+
+def lars(parameters: Sequence[torch.Tensor], lr: float) -> Lars:
+    """LARS (arXiv:1708.03888) as in the published probe: momentum 0.9, trust coefficient 0.001, no weight decay, and
+    no scaling of 1-D parameters."""
+    matrices = dict(params=[p for p in parameters if p.ndim > 1], always_adapt=True)
+    vectors = dict(params=[p for p in parameters if p.ndim <= 1], always_adapt=False)
+    return Lars([matrices, vectors], lr=lr, momentum=0.9, trust_coeff=0.001)
+
+
+class ProbeLogits(nn.Module):
+    """Logits of images, or of features computed before; gradients reach the head alone."""
+
+    def __init__(self, model: ConvViT):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.ndim == 4:
+            with torch.no_grad():
+                inputs = pooled_features(self.model, inputs)
+        return self.model.head(inputs)

@@ -1,0 +1,88 @@
+"""What a training run is made of: one function per task makes the parts, and one loop runs them."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from pretrain.common.distributed import World
+from pretrain.data.datasets import CorruptImages, EpochDataset
+from pretrain.data.samplers import StatelessSampler
+from pretrain.training.metrics import MetricWriter
+from pretrain.training.precision import Precision
+
+__all__ = ["MakeParts", "Stateful", "TrainingParts"]
+
+
+class Stateful(Protocol):
+    """What a task keeps in a checkpoint beside the model, the optimizer and the counters."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its entries of the checkpoint."""
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raises UserError for a checkpoint of another kind of run or of other data, before anything is loaded."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes its entries from a checkpoint."""
+
+
+def nothing(*_: object) -> None:
+    """The part of a task that has nothing to do there."""
+
+
+@dataclass
+class TrainingParts:
+    """The parts of one task, as the loop (:mod:`pretrain.training.loop`) uses them.
+
+    Attributes:
+        model: the model on its device; a checkpoint holds all of it.
+        loader: whole batches of this process, from :func:`pretrain.data.samplers.train_loader`.
+        corrupt: the unreadable images so far.
+        loss: called with `inputs(batch)`, returns the mean loss of the micro-batch.
+        optimizer: the learning rate of each of its groups is scaled by the group's `lr_scale`, if it has one.
+        precision: the mixed precision of training; evaluations use its autocast.
+        inputs: from a batch of the loader to what `loss` is called with, on the device.
+        set_training_mode: called before the steps of an epoch.
+        export: from a checkpoint's content, writes the weights that other programs start from; main process only.
+        start: called once, before the first step, when weights of a resumed run are in place.
+        after_step: called after each optimizer step that was taken.
+        evaluate: from the number of epochs done to their results; called in every process after an epoch.
+        draw: from the number of epochs done and a writer, draws what there is to see; main process only.
+        extras: whatever else a checkpoint must hold.
+    """
+
+    model: nn.Module
+    loader: DataLoader
+    corrupt: CorruptImages
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    inputs: Callable[[Any], tuple[Any, ...]]
+    set_training_mode: Callable[[], object]
+    export: Callable[[Mapping[str, Any]], None]
+    start: Callable[[], None] = nothing
+    after_step: Callable[[], None] = nothing
+    evaluate: Callable[[int], dict[str, float]] = lambda epoch: {}
+    draw: Callable[[int, MetricWriter], None] = nothing
+    extras: Sequence[Stateful] = ()
+
+    @property
+    def sampler(self) -> StatelessSampler:
+        """Decides which images come next."""
+        assert isinstance(self.loader.sampler, StatelessSampler)
+        return self.loader.sampler
+
+    @property
+    def num_images(self) -> int:
+        """Images of an epoch, over all processes."""
+        assert isinstance(self.loader.dataset, EpochDataset)
+        return len(self.loader.dataset)
+
+
+MakeParts = Callable[[argparse.Namespace, World, torch.device, bool], TrainingParts]
+"""From the arguments, the processes, the device, and whether to load `--init_weights`, to the parts of a task."""

@@ -1,0 +1,84 @@
+"""A training run from its arguments: where it starts, its learning rate, its parts, and the loop that runs them."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain.common.devices import default_amp
+from pretrain.common.distributed import World
+from pretrain.common.errors import UserError
+from pretrain.common.seeding import seed_everything
+from pretrain.training.loop import TrainingLoop
+from pretrain.training.parts import MakeParts
+from pretrain.training.schedule import effective_batch_size, scaled_learning_rate
+from pretrain.training.state import Checkpoints, load_run_state, warn_of_another_rate
+from pretrain.training.step import Stepper
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(args: argparse.Namespace, world: World, device: torch.device, make_parts: MakeParts) -> None:
+    """Starts or resumes a run and trains to its end.
+
+    Args:
+        args: those of :func:`pretrain.training.args.add_run_arguments` and its neighbours, and what the task needs;
+            they stay as they are.
+        make_parts: of the task, for example :func:`pretrain.training.pretraining.pretraining_parts`.
+
+    Raises:
+        FileNotFoundError, UserError: arguments, data or files that cannot be used.
+        NonFiniteError: losses stayed non-finite.
+    """
+    seed_everything(args.seed + world.rank)
+    checkpoints = Checkpoints(Path(args.output_dir), args.keep_checkpoints)
+    path = _shared_checkpoint(checkpoints, args.resume, world)
+    state = load_run_state(path, args) if path else None
+    args = _settled(args, world, device, state)
+    parts = make_parts(args, world, device, bool(args.init_weights) and not state)
+    loss = _parallel(parts.loss, args.compile, world, device)
+    stepper = Stepper(loss, parts.optimizer, parts.precision, world, args.clip_grad, args.max_failures)
+    loop = TrainingLoop(args, world, device, parts, stepper, checkpoints)
+    loop.log_plan()
+    if path and state:
+        loop.restore(state, path)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    parts.start()
+    loop.train()
+
+
+def _shared_checkpoint(checkpoints: Checkpoints, resume: str, world: World) -> Path | None:
+    """The checkpoint that all processes resume from, or None."""
+    found = checkpoints.find(resume)
+    everywhere = sorted({str(path or "none") for path in world.gather(found)})
+    if len(everywhere) > 1:
+        raise UserError(
+            f"The processes would resume from different checkpoints ({', '.join(everywhere)}): --output_dir "
+            f"{checkpoints.output_dir} must be a folder that all nodes share."
+        )
+    return found
+
+
+def _settled(args: argparse.Namespace, world: World, device: torch.device, state: dict | None) -> argparse.Namespace:
+    """The arguments with the learning rate and the precision of the run in place of None."""
+    lr, amp = args.lr, args.amp or default_amp(device)
+    if lr is None:
+        lr = scaled_learning_rate(args.blr, effective_batch_size(args.batch_size, args.accum_iter, world.size))
+        if state:
+            warn_of_another_rate(state["args"].get("lr"), lr)
+    return argparse.Namespace(**vars(args) | dict(lr=lr, amp=amp))
+
+
+def _parallel(loss: nn.Module, compiled: bool, world: World, device: torch.device) -> nn.Module:
+    """The loss, compiled if asked for, whose gradients are averaged over the processes."""
+    if compiled:
+        loss = cast(nn.Module, torch.compile(loss))
+    if world.size == 1:
+        return loss
+    return DistributedDataParallel(loss, device_ids=[device.index] if device.type == "cuda" else None)
