@@ -12,6 +12,7 @@ import argparse
 from torch import nn
 
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
+from pretrain.checkpoints.grids import GRID_KEY
 from pretrain.checkpoints.kinds import recognise
 from pretrain.common.commands import exit_on_user_error
 from pretrain.common.errors import UserError
@@ -58,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
             check_loads(model, state, report)
         else:
             state, report = convert(checkpoint, target)
-        extras = {"__author__": "ConvMAEDet"} if target is Target.DETECTION else None
+        extras = {"__author__": "ConvMAEDet"} if target is Target.DETECTION else {}
+        if report.grid:
+            extras[GRID_KEY] = report.grid
         save_weights(state, args.output, extras)
     print(report)
     print(f"Written to {args.output}.")

@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pretrain.checkpoints.convert import Target, convert
 from pretrain.checkpoints.kinds import Checkpoint, Part, recognise
-from pretrain.checkpoints.trunk_sizes import TrunkSizes, position_grid
+from pretrain.checkpoints.trunk_sizes import TrunkSizes
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.models.classifier import ConvViT
@@ -104,29 +103,18 @@ def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[s
         report.made = {name: how for name, how in report.made.items() if not name.startswith("fc_norm.")}
     logger.info("%s", report)
     if "pos_embed" in state:
-        state["pos_embed"] = _fit_positions(model, state["pos_embed"], path)
+        state["pos_embed"] = _fit_positions(model, state["pos_embed"], checkpoint)
     return state
 
 
-def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, path: str | Path) -> torch.Tensor:
-    grid = _file_grid(pos_embed.shape[1], load_checkpoint(path))
+def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
+    """Positions `(1, L, C)` without a class token's slot, resized to the model's grid."""
+    path = checkpoint.source
+    name = next(name for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
+    grid, _ = checkpoint.grid(checkpoint.tensors[name])
     if grid != model.grid_size:
         logger.info("%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically.", path, *grid, *model.grid_size)
     return resize_pos_embed(pos_embed, grid, model.grid_size)
-
-
-def _file_grid(positions: int, content: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns of the positions: as the file's arguments say, else a square."""
-    args = content.get("args")
-    args = args if isinstance(args, Mapping) else vars(args) if args else {}
-    size, patch_size = args.get("input_size"), args.get("patch_size")
-    if isinstance(size, Sequence) and patch_size:
-        stride = patch_size[0] * patch_size[1] * patch_size[2]
-        grid = (size[0] // stride, size[1] // stride)
-        if grid[0] * grid[1] == positions:
-            return grid
-    side, _ = position_grid(positions, may_have_slot=False)
-    return side, side
 
 
 def _load(model: ConvViT, state: Mapping[str, torch.Tensor], path: str | Path, may_miss: tuple[str, ...]) -> None:

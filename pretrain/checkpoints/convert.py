@@ -12,6 +12,7 @@ Two numerical differences stay after a conversion (they are the published models
 * Pretraining's `norm` is applied to the sum of all three stages; detectors take the output of stage 3 without a norm.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
@@ -20,11 +21,11 @@ import torch
 from torch import nn
 
 from pretrain.checkpoints.checks import check_names, check_shapes
+from pretrain.checkpoints.grids import grid_text, square_grid
 from pretrain.checkpoints.kinds import NET_PREFIX, Checkpoint, Part, recognise
 from pretrain.checkpoints.layouts import SEGMENTATION, layout_of
 from pretrain.checkpoints.report import ConversionReport
 from pretrain.checkpoints.segmentation_weights import fit_segmentor
-from pretrain.checkpoints.trunk_sizes import position_grid
 from pretrain.common.errors import UserError
 from pretrain.models.pos_embed import resize_pos_embed
 
@@ -94,7 +95,8 @@ def convert(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Converts a recognised checkpoint.
 
-    To detection and segmentation, the position embedding keeps its own grid unless `shapes` asks for another. The class
+    To detection and segmentation, the position embedding keeps its own grid unless `shapes` asks for another; one that
+    is no square is resized to a square of about as many positions, which is what those models take it for. The class
     token's slot in it stays for plain ViT backbones (ViTDet's `pretrain_use_cls_token=True`) and goes for ConvViT ones,
     unless `shapes` says otherwise. Detectors stay as they are, and segmentation models are fitted to `shapes`.
 
@@ -133,6 +135,8 @@ def convert(
     else:
         for name in [name for name in state if name.rpartition(".")[2] in ("pos_embed", "decoder_pos_embed")]:
             _fit_positions(name, state, checkpoint, target, shapes, report)
+    if target in (Target.CLASSIFIER, Target.PRETRAIN) and "pos_embed" in state:
+        _note_grid(checkpoint, report)
     if target is Target.CLASSIFIER:
         _complete_classifier(state, checkpoint, report)
     if shapes is not None:
@@ -235,16 +239,16 @@ def _fit_positions(
 ) -> None:
     """Takes the class token's slot off a position embedding and resizes its grid where the target asks for it."""
     pos_embed = state[name]
-    is_vit, is_detector = checkpoint.kind.family == "ViT", checkpoint.kind.is_detector
-    may_have_slot = is_vit or is_detector or checkpoint.has(Part.CLS_TOKEN)
-    if target is Target.CLASSIFIER and not may_have_slot:
-        return  # any grid will do
-    side, has_slot = position_grid(pos_embed.shape[1], may_have_slot)
-    is_kept = is_vit or (is_detector and target is Target.DETECTION)
-    wanted = (side, has_slot and is_kept)
+    if target is Target.CLASSIFIER and not checkpoint.may_have_slot:
+        return  # they stay as they are, whatever their grid
+    grid, has_slot = checkpoint.grid(pos_embed)
+    keeps_slot = checkpoint.kind.family == "ViT" or (checkpoint.kind.is_detector and target is Target.DETECTION)
+    # Classifiers know their grid; the others take it for a square.
+    fitting = grid if target is Target.CLASSIFIER else (round(math.sqrt(math.prod(grid))),) * 2
+    wanted = (fitting, has_slot and keeps_slot)
     if shapes is not None:
-        wanted = position_grid(shapes[name][1])
-    if wanted == (side, has_slot):
+        wanted = square_grid(shapes[name][1])
+    if wanted == (grid, has_slot):
         return
     if wanted[1] and not has_slot:
         raise UserError(
@@ -252,11 +256,21 @@ def _fit_positions(
             "wants; set pretrain_use_cls_token=False in its config."
         )
     slot = pos_embed[:, : int(wanted[1])]
-    grid = resize_pos_embed(pos_embed[:, int(has_slot) :], (side, side), (wanted[0], wanted[0]))
-    state[name] = torch.cat([slot, grid], dim=1)
+    resized = resize_pos_embed(pos_embed[:, int(has_slot) :], grid, wanted[0])
+    state[name] = torch.cat([slot, resized], dim=1)
     changes = ["class token's slot dropped"] if has_slot and not wanted[1] else []
-    changes += [f"grid {side}x{side} resized to {wanted[0]}x{wanted[0]}"] if side != wanted[0] else []
+    changes += [f"grid {grid_text(grid)} resized to {grid_text(wanted[0])}"] if grid != wanted[0] else []
     report.resized[name] = f"{tuple(pos_embed.shape)} -> {tuple(state[name].shape)}, {', '.join(changes)}"
+
+
+def _note_grid(checkpoint: Checkpoint, report: ConversionReport) -> None:
+    """Notes a grid that is no square, which the positions keep: no later reader could tell it from their number."""
+    name = next(name for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
+    try:
+        grid, _ = checkpoint.grid(checkpoint.tensors[name])
+    except UserError:  # unknown here, and to be refused where it is needed
+        return
+    report.grid = None if grid[0] == grid[1] else grid_text(grid)
 
 
 def _complete_classifier(state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport) -> None:

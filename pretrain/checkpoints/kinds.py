@@ -5,6 +5,7 @@ of its tensors falls into one of the kind's parts and no required part is absent
 sizes of the trunk are then read off its tensors, and the trunk of those sizes must have the file's names and shapes.
 """
 
+import argparse
 import os
 import re
 from collections import Counter
@@ -15,9 +16,10 @@ from typing import Any
 
 import torch
 
+from pretrain.checkpoints.grids import GRID_KEY, Grid, file_grid, square_grid
 from pretrain.checkpoints.trunk_sizes import TrunkSizes, trunk_problems
 from pretrain.common.errors import UserError
-from pretrain.common.files import load_checkpoint
+from pretrain.common.files import load_checkpoint, load_metadata
 
 __all__ = ["KINDS", "NET_PREFIX", "Checkpoint", "Kind", "Part", "recognise", "summarise"]
 
@@ -155,6 +157,7 @@ class Checkpoint:
         parts: the part every tensor belongs to.
         original_names: the name of every tensor in the file.
         extras: what else the file holds (optimizer, args …), by name.
+        notes: what the file says of itself: the `args` of its run, and the grid of its positions.
     """
 
     source: str
@@ -165,6 +168,7 @@ class Checkpoint:
     parts: dict[str, Part]
     original_names: dict[str, str]
     extras: tuple[str, ...]
+    notes: Mapping[str, Any]
 
     @property
     def variant(self) -> str:
@@ -172,6 +176,24 @@ class Checkpoint:
 
     def has(self, part: Part) -> bool:
         return part in self.parts.values()
+
+    @property
+    def may_have_slot(self) -> bool:
+        """Whether positions may begin with a class token's."""
+        return self.kind.family == "ViT" or self.kind.is_detector or self.has(Part.CLS_TOKEN)
+
+    def grid(self, pos_embed: torch.Tensor) -> tuple[Grid, bool]:
+        """Rows and columns of one of the file's position embeddings, and whether a class token's slot comes first.
+
+        Raises:
+            UserError: nothing tells the grid.
+        """
+        try:
+            if self.sizes is None:  # another project's detector, whose positions are squares
+                return square_grid(pos_embed.shape[1])
+            return file_grid(pos_embed, self.sizes.patch_size, self.notes, self.may_have_slot)
+        except UserError as e:
+            raise UserError(f"{self.source}: {e}") from e
 
 
 def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
@@ -194,8 +216,18 @@ def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
     kind = _kind_of(tensors, source)
     parts = {name: kind.part_of(name) for name in tensors}
     sizes = None if kind.family == "other" else _read_sizes(kind, tensors, parts, source)
-    why = _evidence(kind, set(parts.values()), content.get("args"))
-    return Checkpoint(source, kind, why, sizes, tensors, parts, original_names, extras)
+    notes = _notes(content, None if is_content else checkpoint)
+    why = _evidence(kind, set(parts.values()), notes["args"].get("model"))
+    return Checkpoint(source, kind, why, sizes, tensors, parts, original_names, extras, notes)
+
+
+def _notes(content: Mapping[str, Any], path: str | os.PathLike | None) -> dict[str, Any]:
+    args = content.get("args")
+    known = args if isinstance(args, Mapping) else vars(args) if isinstance(args, argparse.Namespace) else {}
+    grid = content.get(GRID_KEY)
+    if path is not None and str(path).endswith(".safetensors"):
+        grid = load_metadata(path).get(GRID_KEY)
+    return {"args": known, GRID_KEY: grid or ""}
 
 
 def summarise(names: Iterable[str]) -> str:
@@ -256,12 +288,11 @@ def _kind_of(names: Collection[str], source: str) -> Kind:
     raise UserError(f"{source} is no kind of checkpoint known here: {seen}{hint}")
 
 
-def _evidence(kind: Kind, present: set[Part], args: Any) -> str:
+def _evidence(kind: Kind, present: set[Part], model: str | None) -> str:
     trunk = {"ConvViT": "patch_embed1-4 and blocks1-3", "ViT": "patch_embed and blocks"}.get(kind.family)
     has = [f"{trunk}{f' under {kind.prefix[:-1]}' if kind.prefix else ''}"] if trunk else []
     has += [part.value for part in kind.parts if part in present and part is not Part.TRUNK]
     lacks = [part.value for part in kind.parts if part not in present]
-    model = args.get("model") if isinstance(args, Mapping) else getattr(args, "model", None)
     return (
         f"it has {'; '.join(has)}"
         + (f", but no {'; no '.join(lacks)}" if lacks else "")

@@ -24,6 +24,7 @@ class ConversionReport:
         dropped: names in the file of what was left out, and why.
         missing: names that the target has beyond the result, and why that is expected.
         target_known: the target's names were given, so that `missing` is complete.
+        grid: rows and columns of positions that are no square, such as "4x9"; to be written into the file.
     """
 
     source: str
@@ -38,6 +39,7 @@ class ConversionReport:
     dropped: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     target_known: bool = False
+    grid: str | None = None
 
     def take_back(self, name: str) -> str:
         """Forgets that a tensor was kept or renamed to `name`; returns what it is called in the file."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isqrt
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from pretrain.models import SIZES
 from pretrain.models.layers import Attention, Block
 from pretrain.models.trunk import ConvViTTrunk
 
-__all__ = ["TrunkSizes", "position_grid", "trunk_problems"]
+__all__ = ["TrunkSizes", "trunk_problems"]
 
 
 def _letter(name: str) -> str:
@@ -107,20 +106,6 @@ def trunk_problems(sizes: TrunkSizes, shapes: Mapping[str, tuple[int, ...]]) -> 
     if positions and (len(positions) != 3 or (positions[0], positions[2]) != (1, sizes.embed_dim[-1])):
         problems.append(f"pos_embed is {positions} instead of (1, positions, {sizes.embed_dim[-1]})")
     return problems
-
-
-def position_grid(positions: int, may_have_slot: bool = True) -> tuple[int, bool]:
-    """Side of the square grid a position embedding was made for, and whether a class token's slot comes before it.
-
-    Raises:
-        UserError: `positions` is neither a square number nor, where there may be a slot, one more.
-    """
-    for cls_token in (False, True) if may_have_slot else (False,):
-        side = isqrt(positions - cls_token)
-        if side and side**2 == positions - cls_token:
-            return side, cls_token
-    slot = ", with or without a class token" if may_have_slot else ""
-    raise UserError(f"A position embedding of {positions} positions is no square grid{slot}.")
 
 
 def _convvit(sizes: TrunkSizes) -> nn.Module:

@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from pretrain.common.errors import UserError
 
-__all__ = ["check_output_path", "load_checkpoint", "replacing", "save_atomically", "save_json", "save_weights"]
+__all__ = [
+    "check_output_path",
+    "load_checkpoint",
+    "load_metadata",
+    "replacing",
+    "save_atomically",
+    "save_json",
+    "save_weights",
+]
 
 
 def save_atomically(data: Any, path: str | os.PathLike) -> None:
@@ -102,6 +110,19 @@ def load_checkpoint(path: str | os.PathLike) -> Any:
             f"Checkpoint {path} cannot be read safely: it is damaged, not a PyTorch or safetensors checkpoint, or "
             f"holds objects other than tensors, containers and argparse.Namespace ({reason})"
         ) from e
+
+
+def load_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """What a `.safetensors` file says beside its tensors.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as e:
+        raise UserError(f"Checkpoint {path} cannot be read, it is damaged: {e}") from e
 
 
 def _torch_load(path: Path) -> Any:

@@ -1,8 +1,7 @@
 """Absolute position embeddings: the fixed 2-D sine-cosine table and the resizing of learned ones."""
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
+from timm.layers import resample_abs_pos_embed
 
 from pretrain.common.errors import UserError
 
@@ -41,6 +40,6 @@ def resize_pos_embed(pos_embed: torch.Tensor, old_size: tuple[int, int], new_siz
         raise UserError(f"A position embedding of {pos_embed.shape[1]} positions is not a grid of {tuple(old_size)}.")
     if tuple(old_size) == tuple(new_size):
         return pos_embed
-    grid = rearrange(pos_embed, "1 (h w) c -> 1 c h w", h=old_size[0])
-    grid = F.interpolate(grid.float(), size=tuple(new_size), mode="bicubic", align_corners=False)
-    return rearrange(grid, "1 c h w -> 1 (h w) c").to(pos_embed.dtype)
+    return resample_abs_pos_embed(
+        pos_embed, list(new_size), list(old_size), num_prefix_tokens=0, interpolation="bicubic", antialias=False
+    )

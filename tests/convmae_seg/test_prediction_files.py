@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convmae_seg.colors import class_colors
 from convmae_seg.prediction_files import LabelMapWriter
 from convmae_seg.predictor import SegmentationPredictor
-from convmae_seg.visualization import _legend, class_colors, draw_class_map
+from convmae_seg.visualization import _legend, draw_class_map
 from lazyrun.inference.writer import predict_images
 from pretrain.common.errors import UserError
 

@@ -266,10 +266,10 @@ def test_incomplete_trunks_are_refused(convmae):
         recognise({name: t for name, t in convmae.items() if not name.startswith("blocks3.0.")})
 
 
-def test_positions_of_oblong_images(convmae):
+def test_oblong_positions_of_an_unknown_grid(convmae):
     """5x10 positions are not taken for 7x7 and a class token that the file does not have."""
     oblong = recognise(convmae | {"pos_embed": torch.randn(1, 50, 24)})
-    with pytest.raises(ValueError, match=r"50 positions is no square grid\.$"):
+    with pytest.raises(ValueError, match=r"50 positions is no square grid, and the file does not say which"):
         convert(oblong, Target.DETECTION)
     for target in (Target.CLASSIFIER, Target.PRETRAIN):
         state, _ = convert(oblong, target)

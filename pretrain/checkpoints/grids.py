@@ -1,0 +1,101 @@
+"""Rows and columns of a file's position embedding, which its shape does not tell: 36 positions are 6x6, 4x9 or 9x4.
+
+In this order: what the converter wrote into the file, the arguments of the run that wrote it, the positions themselves
+where they are the fixed sine-cosine table of pretraining, and then a square. Anything else is refused.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import isqrt, prod
+from typing import Any
+
+import torch
+
+from pretrain.common.errors import UserError
+from pretrain.models.pos_embed import sincos_pos_embed
+
+__all__ = ["GRID_KEY", "Grid", "file_grid", "grid_text", "square_grid"]
+
+Grid = tuple[int, int]
+"""Rows and columns."""
+
+GRID_KEY = "pos_embed_grid"
+"""Entry of a converted file that holds its grid as text, such as "4x9"."""
+
+TABLE_TOLERANCE = 1e-4
+"""Largest deviation from a sine-cosine table that a file stored in half precision may have."""
+
+
+def file_grid(
+    pos_embed: torch.Tensor,
+    patch_size: tuple[int, ...],
+    notes: Mapping[str, Any],
+    may_have_slot: bool,
+) -> tuple[Grid, bool]:
+    """The grid of a position embedding, and whether a class token's slot comes before it.
+
+    Args:
+        pos_embed: `(1, positions, C)`.
+        patch_size: of the file's trunk; its product is the size of a patch in pixels.
+        notes: what else the file holds: `args` of its run as a mapping, and the converter's :data:`GRID_KEY`.
+        may_have_slot: there may be a class token's slot.
+
+    Raises:
+        UserError: nothing tells the grid, and the number of positions is no square.
+    """
+    positions = pos_embed.shape[1]
+    slots = (False, True) if may_have_slot else (False,)
+    for known in _noted_grids(notes, prod(patch_size)):
+        for slot in slots:
+            if prod(known) == positions - slot:
+                return known, slot
+    for slot in slots:
+        if grid := _grid_of_table(pos_embed[:, int(slot) :]):
+            return grid, slot
+    return square_grid(positions, may_have_slot)
+
+
+def square_grid(positions: int, may_have_slot: bool = True) -> tuple[Grid, bool]:
+    """The square grid with so many positions, and whether a class token's slot comes before it.
+
+    Raises:
+        UserError: `positions` is neither a square number nor, where there may be a slot, one more.
+    """
+    for slot in (False, True) if may_have_slot else (False,):
+        side = isqrt(positions - slot)
+        if side and side**2 == positions - slot:
+            return (side, side), slot
+    slot_text = ", with or without a class token" if may_have_slot else ""
+    raise UserError(
+        f"A position embedding of {positions} positions is no square grid{slot_text}, and the file does not say which "
+        f'grid it is; add it to the file as {GRID_KEY}="ROWSxCOLUMNS" beside its tensors.'
+    )
+
+
+def grid_text(grid: Grid) -> str:
+    """A grid as it is written and read, such as "4x9"."""
+    return f"{grid[0]}x{grid[1]}"
+
+
+def _noted_grids(notes: Mapping[str, Any], stride: int) -> Iterator[Grid]:
+    """Grids that a file's own notes speak of."""
+    rows, _, columns = str(notes.get(GRID_KEY, "")).partition("x")
+    if rows.isdecimal() and columns.isdecimal():
+        yield int(rows), int(columns)
+    size = notes.get("args", {}).get("input_size")
+    if isinstance(size, int):  # as the published pretraining code has it
+        size = (size, size)
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        yield size[0] // stride, size[1] // stride
+
+
+def _grid_of_table(table: torch.Tensor) -> Grid | None:
+    """The grid whose sine-cosine table `(1, positions, C)` is; None if it is none."""
+    _, positions, channels = table.shape
+    if channels % 4:
+        return None
+    for rows in range(1, positions + 1):
+        if positions % rows == 0:
+            expected = sincos_pos_embed(channels, (rows, positions // rows))
+            if (table.float() - expected).abs().max() <= TABLE_TOLERANCE:
+                return rows, positions // rows
+    return None
