@@ -4,8 +4,8 @@
         --config-file projects/ConvMAEDet/configs/LVIS/mask_rcnn_vitdet_convmae_b_100ep.py \
         train.init_checkpoint=CONVMAE_BASE_CHECKPOINT
 
-Rare classes are seen more often (repeat-factor sampling), and a class counts as absent only in a sample of classes an
-image (federated loss). Not published and not measured here. The evaluator needs the package `lvis`.
+Images with rare classes are repeated (repeat-factor sampling), and only a sample of the absent classes enters the
+classification loss (federated loss). Not published and not measured here. The evaluator needs the package `lvis`.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""COCO with large-scale jitter (arXiv:2012.07177); the one number `data.image_size` sets the size of everything."""
+"""COCO with large-scale jitter (arXiv:2012.07177); `data.image_size` alone sets all sizes."""
 
 import detectron2.data.transforms as T
 from detectron2 import model_zoo

@@ -1,4 +1,4 @@
-"""AdamW with layer-wise learning-rate decay, as ViTDet and the ConvMAE detectors train."""
+"""AdamW with layer-wise learning-rate decay, as in ViTDet and the ConvMAE detectors."""
 
 from functools import partial
 

@@ -1,6 +1,7 @@
-"""ADE20K as the published segmentation models train on it; one number, `data.image_size`, sets the size of everything.
+"""ADE20K as in the training of the published models; `data.image_size` alone sets all sizes.
 
-The random crop tries ten places and takes the last, the published one eleven: all else is as published.
+If none of the random crop's ten tries fits, the last one is taken; the published code tries an eleventh place.
+Everything else is as published.
 """
 
 import detectron2.data.transforms as T

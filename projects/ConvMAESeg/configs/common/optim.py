@@ -1,4 +1,4 @@
-"""AdamW with layer-wise learning-rate decay and a linear schedule, as the published segmentation models train."""
+"""AdamW with layer-wise learning-rate decay and a linear schedule, as for the published segmentation models."""
 
 from functools import partial
 

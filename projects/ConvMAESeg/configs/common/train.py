@@ -1,4 +1,4 @@
-"""Training options: detectron2's, with those that `tools/lazyconfig_train_net.py` adds to them."""
+"""Training options: detectron2's and those that LazyRun adds."""
 
 from lazyrun.config.loading import default_train_options
 

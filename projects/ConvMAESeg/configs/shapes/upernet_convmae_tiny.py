@@ -1,4 +1,4 @@
-"""A tiny UperNet on ConvViT for the demo's generated shapes, from scratch on a CPU, to try commands and data out.
+"""A tiny UperNet for the demo's generated shapes, trained from scratch on a CPU, to try out commands and data.
 
     python datasets/make_shapes.py datasets/shapes --size 64
     python tools/lazyconfig_train_net.py --num-gpus 0 \

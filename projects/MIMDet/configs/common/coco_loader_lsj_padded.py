@@ -1,4 +1,4 @@
-"""COCO with large-scale jitter (arXiv:2012.07177), images padded to squares in training and evaluation."""
+"""COCO with large-scale jitter (arXiv:2012.07177), with images padded to squares in training and evaluation."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

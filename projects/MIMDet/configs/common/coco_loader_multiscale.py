@@ -1,4 +1,4 @@
-"""COCO at many scales, half of the images cropped first (DETR's augmentation, arXiv:2005.12872)."""
+"""COCO at several scales; half of the images are cropped first (DETR's augmentation, arXiv:2005.12872)."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""AdamW as the MIMDet family trains: no weight decay on norms, positions and tables of relative position biases."""
+"""AdamW for the MIMDet family: no weight decay on norms, positions and tables of relative position biases."""
 
 from detectron2 import model_zoo
 

@@ -1,4 +1,4 @@
-"""UperNet whose backbone is ConvViT-B, the ConvMAE encoder; the config around it gives `data.image_size`."""
+"""UperNet whose backbone is ConvViT-B, the ConvMAE encoder; `data.image_size` comes from the config that uses it."""
 
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L

@@ -1,5 +1,5 @@
-"""Mask R-CNN on a feature pyramid network as the MIMDet family has it: SyncBN, two RPN convolutions, a box head of four
-convolutions and one linear layer. `backbone.bottom_up` is for each config to fill in.
+"""Mask R-CNN on a feature pyramid network as in the MIMDet family: SyncBN, two RPN convolutions, a box head of four
+convolutions and one linear layer. Each config sets its own `backbone.bottom_up`.
 """
 
 from detectron2 import model_zoo
