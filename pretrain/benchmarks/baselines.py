@@ -3,6 +3,9 @@
 Written to be plain, not fast: they serve the tests as a second opinion and the benchmark as the baseline.
 """
 
+from functools import reduce
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
@@ -79,12 +82,12 @@ def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return torch.gather(x, dim=1, index=ids.unsqueeze(-1).repeat(1, 1, x.shape[-1]))
 
 
-def conv(layer: nn.Conv2d, x: torch.Tensor, **options) -> torch.Tensor:
+def conv(layer: nn.Conv2d, x: torch.Tensor, **options: Any) -> torch.Tensor:
     """A convolution with its weight in PyTorch's default memory format, as published; ours are channels-last."""
     return F.conv2d(x, layer.weight.contiguous(), layer.bias, **options)
 
 
-def dense_patch_embed(embed: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def dense_patch_embed(embed: Any, x: torch.Tensor) -> torch.Tensor:
     x = conv(embed.proj, x, stride=embed.proj.stride)
     x = embed.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return embed.act(x)
@@ -101,7 +104,7 @@ def dense_conv_stage(blocks: nn.ModuleList, x: torch.Tensor, visible: torch.Tens
     return x
 
 
-def dense_conv_block(block: nn.Module, x: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+def dense_conv_block(block: Any, x: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
     """Tokens x `(B, C, H, W)`, masks `(groups, B, 1, H, W)`."""
     y = conv(block.conv1, block.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
     if masks is None:
@@ -109,7 +112,7 @@ def dense_conv_block(block: nn.Module, x: torch.Tensor, masks: torch.Tensor | No
     elif len(masks) == 1:
         y = depthwise(block.attn, masks[0] * y)
     else:
-        y = sum(mask * depthwise(block.attn, mask * y) for mask in masks)
+        y = reduce(torch.add, (mask * depthwise(block.attn, mask * y) for mask in masks))
     x = x + block.drop_path(conv(block.conv2, y))
     y = block.norm2(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return x + block.drop_path(conv(block.mlp.fc2, block.mlp.act(conv(block.mlp.fc1, y))))
@@ -119,7 +122,7 @@ def depthwise(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return conv(layer, x, padding=layer.padding, groups=layer.groups)
 
 
-def dense_transformer_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def dense_transformer_block(block: Any, x: torch.Tensor) -> torch.Tensor:
     B, N, C = x.shape
     attn = block.attn
     # (B, N, 3 * C) -> (3, B, heads, N, d)
@@ -132,6 +135,9 @@ def dense_transformer_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 class MaskedAutoencoderViT(nn.Module):
     """MAE ViT-B (arXiv:2111.06377) of timm's blocks, without fused attention, as published."""
+
+    pos_embed: torch.Tensor
+    decoder_pos_embed: torch.Tensor
 
     def __init__(
         self,
@@ -151,7 +157,7 @@ class MaskedAutoencoderViT(nn.Module):
         self.register_buffer("pos_embed", sincos_pos_embed(embed_dim, self.patch_embed.grid_size))
         self.register_buffer("decoder_pos_embed", sincos_pos_embed(decoder_embed_dim, self.patch_embed.grid_size))
 
-        def blocks(dim, depth, num_heads):
+        def blocks(dim: int, depth: int, num_heads: int) -> nn.Sequential:
             return nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
 
         self.blocks = blocks(embed_dim, depth, num_heads)

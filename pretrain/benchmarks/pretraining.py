@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
+from typing import cast
 
 import torch
 
@@ -9,7 +10,7 @@ from pretrain.benchmarks.baselines import DenseConvMAE, MaskedAutoencoderViT
 from pretrain.common.devices import AMP
 from pretrain.common.measure import hardware, interleaved_times, peak_memory, saved_activation_bytes
 from pretrain.models import build_model
-from pretrain.models.autoencoder import ReconstructionLoss
+from pretrain.models.autoencoder import MaskedAutoencoderConvViT, ReconstructionLoss
 
 __all__ = ["benchmark_pretrain"]
 
@@ -31,20 +32,21 @@ def benchmark_pretrain(
     Returns:
         a Markdown table and the ratios.
     """
-    device = torch.device(device)
+    on = torch.device(device)
     torch.manual_seed(0)
-    model = build_model(name, img_size=input_size, norm_pix_loss=True).to(device)
+    model = build_model(name, img_size=input_size, norm_pix_loss=True).to(on)
+    assert isinstance(model, MaskedAutoencoderConvViT), f"{name} is no model to pretrain"
     ours = ReconstructionLoss(model)
-    modules = {
+    modules: dict[str, torch.nn.Module] = {
         DENSE: DenseConvMAE(model),
-        "ours": torch.compile(ours) if compiled else ours,
-        "MAE ViT-B": MaskedAutoencoderViT(input_size).to(device),
+        "ours": cast(torch.nn.Module, torch.compile(ours)) if compiled else ours,
+        "MAE ViT-B": MaskedAutoencoderViT(input_size).to(on),
     }
-    imgs = torch.randn(batch_size, 3, input_size, input_size, device=device)
-    noise = torch.rand(batch_size, model.grid_size[0] * model.grid_size[1], device=device)
+    imgs = torch.randn(batch_size, 3, input_size, input_size, device=on)
+    noise = torch.rand(batch_size, model.grid_size[0] * model.grid_size[1], device=on)
 
     def forward(module: torch.nn.Module) -> torch.Tensor:
-        with torch.autocast(device.type, AMP[amp]) if AMP[amp] else nullcontext():
+        with torch.autocast(on.type, AMP[amp]) if AMP[amp] else nullcontext():
             outputs = module(imgs, 0.75, noise)
         return outputs[0] if isinstance(outputs, tuple) else outputs
 
@@ -60,10 +62,10 @@ def benchmark_pretrain(
     for label, module in modules.items():
         for other in modules.values():
             other.zero_grad(set_to_none=True)  # each model's gradients would count in the others' memory
-        peaks[label] = peak_memory(partial(step, module), device)
-    times = interleaved_times({name: partial(step, m) for name, m in modules.items()}, device, rounds, warmup=0)
+        peaks[label] = peak_memory(partial(step, module), on)
+    times = interleaved_times({name: partial(step, m) for name, m in modules.items()}, on, rounds, warmup=0)
     title = (
-        f"{name}, batch {batch_size}, {input_size} pixels, amp {amp}, {hardware(device)}, torch {torch.__version__}, "
+        f"{name}, batch {batch_size}, {input_size} pixels, amp {amp}, {hardware(on)}, torch {torch.__version__}, "
         f"median of {rounds} rounds"
     )
     return "\n".join([title, "", *_table(batch_size, times, saved, peaks), "", *_ratios(times, saved, peaks, losses)])

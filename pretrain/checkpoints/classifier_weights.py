@@ -88,6 +88,7 @@ def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[s
     """The file's tensors under the model's names, positions resized."""
     state, report = convert(checkpoint, Target.CLASSIFIER)
     sizes = TrunkSizes.read("ConvViT", {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    assert checkpoint.sizes is not None, "convert refuses files without a trunk"
     if checkpoint.sizes != sizes:
         raise UserError(
             f"{path} holds a {checkpoint.sizes} for {checkpoint.sizes.in_chans} channel(s), but the model is a {sizes} "

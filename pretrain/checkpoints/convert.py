@@ -213,7 +213,7 @@ def _rename(
             new, reason = name, None
         elif has_layout and part in layout.prefixes:
             new, reason = layout.prefixes[part] + bare, layout.reason_dropped(bare)
-            if part is Part.DECODER and new not in shapes:
+            if part is Part.DECODER and new not in (shapes or ()):
                 reason = reason or "the detector's decoder has fewer blocks"
         else:
             new, reason = bare, DROPPED[target].get(part)
@@ -275,6 +275,7 @@ def _note_grid(checkpoint: Checkpoint, report: ConversionReport) -> None:
 
 def _complete_classifier(state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport) -> None:
     if not checkpoint.has(Part.HEAD_NORM):
+        assert checkpoint.sizes is not None, "classifiers are made of trunks that are known"
         embed_dim = checkpoint.sizes.embed_dim[-1]
         state |= {"fc_norm.weight": torch.ones(embed_dim), "fc_norm.bias": torch.zeros(embed_dim)}
         report.made |= {"fc_norm.weight": _FC_NORM, "fc_norm.bias": _FC_NORM}

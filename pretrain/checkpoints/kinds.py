@@ -207,16 +207,17 @@ def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
         FileNotFoundError: there is no such file.
         UserError: the file cannot be read, no kind or more than one fits, or the trunk is not whole.
     """
-    is_content = isinstance(checkpoint, Mapping)
-    source = "The state dict" if is_content else str(checkpoint)
-    content = checkpoint if is_content else load_checkpoint(checkpoint)
+    path = None if isinstance(checkpoint, Mapping) else checkpoint
+    source = "The state dict" if path is None else str(path)
+    content = checkpoint if path is None else load_checkpoint(path)
     state, extras = _state_dict(content, source)
+    assert isinstance(content, Mapping)
     original_names = _strip_wrappers(state, source)
     tensors = {name: state[original] for name, original in original_names.items()}
     kind = _kind_of(tensors, source)
-    parts = {name: kind.part_of(name) for name in tensors}
+    parts = {name: part for name in tensors if (part := kind.part_of(name))}  # all have one
     sizes = None if kind.family == "other" else _read_sizes(kind, tensors, parts, source)
-    notes = _notes(content, None if is_content else checkpoint)
+    notes = _notes(content, path)
     why = _evidence(kind, set(parts.values()), notes["args"].get("model"))
     return Checkpoint(source, kind, why, sizes, tensors, parts, original_names, extras, notes)
 
@@ -232,7 +233,7 @@ def _notes(content: Mapping[str, Any], path: str | os.PathLike | None) -> dict[s
 
 def summarise(names: Iterable[str]) -> str:
     """Names in one line: those that begin alike are counted."""
-    groups = Counter()
+    groups: Counter[str] = Counter()
     for name in names:
         prefix = NET_PREFIX if name.startswith(NET_PREFIX) else ""
         first, *rest = name.removeprefix(prefix).split(".")
@@ -259,7 +260,7 @@ def _state_dict(content: Any, source: str) -> tuple[Mapping[str, torch.Tensor], 
 
 def _strip_wrappers(names: Iterable[str], source: str) -> dict[str, str]:
     """Names without `module.` and `encoder.`, each with the name it has in the file."""
-    original_names = {}
+    original_names: dict[str, str] = {}
     for original in names:
         name = original
         while wrapper := next((w for w in WRAPPERS if name.startswith(w)), None):

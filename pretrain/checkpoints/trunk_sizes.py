@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import torch
 from torch import nn
@@ -115,7 +116,7 @@ def _convvit(sizes: TrunkSizes) -> nn.Module:
         embed_dim=sizes.embed_dim,
         depth=sizes.depth,
         num_heads=1,
-        mlp_ratio=sizes.mlp_ratio,
+        mlp_ratio=cast(tuple[float, ...], sizes.mlp_ratio),  # exact fractions multiply like floats
         qkv_bias=sizes.qkv_bias,
     )
 
@@ -125,5 +126,7 @@ def _vit(sizes: TrunkSizes) -> nn.Module:
     vit = nn.Module()
     vit.patch_embed = nn.Module()
     vit.patch_embed.proj = nn.Conv2d(sizes.in_chans, dim, patch_size, patch_size)
-    vit.blocks = nn.ModuleList(Block(dim, Attention(dim, 1, sizes.qkv_bias), mlp_ratio) for _ in range(depth))
+    vit.blocks = nn.ModuleList(
+        Block(dim, Attention(dim, 1, sizes.qkv_bias), cast(float, mlp_ratio)) for _ in range(depth)
+    )
     return vit

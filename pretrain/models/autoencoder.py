@@ -7,8 +7,9 @@ tokens of one patch. FastConvMAE's four complementary masks are then no more tha
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -185,7 +186,9 @@ class MaskedAutoencoderConvViT(ConvViTTrunk):
             patches, "b (h w) (p q c) -> b c (h p) (w q)", h=self.grid_size[0], p=self.stride, q=self.stride
         )
 
-    def _start(self, imgs, mask_ratio, noise) -> tuple[torch.Tensor, PatchMask]:
+    def _start(
+        self, imgs: torch.Tensor, mask_ratio: float, noise: torch.Tensor | None
+    ) -> tuple[torch.Tensor, PatchMask]:
         """Checks the input, cuts images into patches and draws the masks."""
         if tuple(imgs.shape[1:]) != (self.in_chans, *self.img_size):
             raise UserError(
@@ -240,7 +243,7 @@ class MaskedAutoencoderConvViT(ConvViTTrunk):
     def _predict(self, tokens: torch.Tensor) -> torch.Tensor:
         return norm_linear(tokens, self.decoder_norm, self.decoder_pred)
 
-    def _decoder_precision(self, device_type: str):
+    def _decoder_precision(self, device_type: str) -> AbstractContextManager[Any]:
         return torch.autocast(device_type, enabled=False) if self.fp32_decoder else nullcontext()
 
     def _loss(self, patches: torch.Tensor, pred: torch.Tensor, patch_mask: PatchMask) -> torch.Tensor:
@@ -262,5 +265,5 @@ class ReconstructionLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *args, **kwargs) -> torch.Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self.model.forward_loss(*args, **kwargs)

@@ -43,6 +43,10 @@ class ConvViT(ConvViTTrunk):
         UserError: a size does not divide, or `global_pool` is none of these.
     """
 
+    norm: nn.Module
+    fc_norm: nn.Module
+    head: nn.Module
+
     def __init__(
         self,
         img_size: int | Sequence[int] = 224,
@@ -86,9 +90,8 @@ class ConvViT(ConvViTTrunk):
         if global_pool not in POOLINGS:
             raise UserError(f"global_pool must be True ('avg'), False ('token') or '', got {global_pool!r}.")
         self.global_pool = POOLINGS[global_pool]
-        norm = nn.LayerNorm(self.num_features, eps=1e-6)
         pools = self.global_pool == "avg"
-        self.norm, self.fc_norm = (nn.Identity(), norm) if pools else (norm, nn.Identity())
+        self.norm, self.fc_norm = (_norm_or_nothing(self.num_features, norms) for norms in (not pools, pools))
 
     def _init_weights(self) -> None:
         trunc_normal_(self.pos_embed, std=0.02)
@@ -124,7 +127,7 @@ class ConvViT(ConvViTTrunk):
 
     def _forward_stage3(self, x: torch.Tensor) -> torch.Tensor:
         """Adds positions to a grid `(B, h, w, C)` and runs the blocks on it; the result is a grid again."""
-        grid_size = tuple(x.shape[1:3])
+        grid_size = (x.shape[1], x.shape[2])
         pos_embed = resize_pos_embed(self.pos_embed, self.grid_size, grid_size)
         return self.forward_blocks(2, x.flatten(1, 2) + pos_embed).unflatten(1, grid_size)
 
@@ -133,12 +136,12 @@ class ConvViT(ConvViTTrunk):
     def forward_intermediates(
         self,
         x: torch.Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: int | list[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ):
+    ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
         """Outputs of the stages, as timm's `features_only=True` and its users ask for them.
 
         Args:
@@ -164,7 +167,7 @@ class ConvViT(ConvViTTrunk):
         return intermediates if intermediates_only else (self.norm(x.flatten(1, 2)), intermediates)
 
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Takes off what :meth:`forward_intermediates` does not need; returns the stages to ask it for."""
         taken, _ = feature_take_indices(3, indices)
@@ -184,10 +187,12 @@ class ConvViT(ConvViTTrunk):
             self._set_pooling(global_pool)
             self.norm, self.fc_norm = self.norm.to(device), self.fc_norm.to(device)
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes).to(device) if num_classes else nn.Identity()
+        self.head = nn.Identity()
         if num_classes:
-            trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+            head = nn.Linear(self.num_features, num_classes).to(device)
+            trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+            self.head = head
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed"}
@@ -196,6 +201,10 @@ class ConvViT(ConvViTTrunk):
         """Layers for layer-wise learning rates: the stem with stages 1 and 2, each block of stage 3, the rest."""
         # What matches nothing (norm, fc_norm, head) becomes the last layer.
         return dict(stem=r"^pos_embed|^patch_embed\d|^blocks[12]", blocks=r"^blocks3" if coarse else r"^blocks3\.(\d+)")
+
+
+def _norm_or_nothing(dim: int, norms: bool) -> nn.Module:
+    return nn.LayerNorm(dim, eps=1e-6) if norms else nn.Identity()
 
 
 def _feature_info(embed_dim: Sequence[int], patch_size: Sequence[int]) -> list[dict]:

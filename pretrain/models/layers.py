@@ -81,7 +81,7 @@ class Mlp(nn.Module):
         dim: int,
         mlp_ratio: float = 4.0,
         act_layer: Callable[[], nn.Module] = nn.GELU,
-        linear_layer: Callable[[int, int], nn.Module] = nn.Linear,
+        linear_layer: Callable[[int, int], nn.Linear | nn.Conv2d] = nn.Linear,
     ):
         super().__init__()
         hidden_dim = int(dim * mlp_ratio)

@@ -10,6 +10,8 @@ and complementary masks (FastConvMAE) need no grid for each of the four groups.
 Nothing is multiplied by a mask: what a masked position holds, even NaN, is never read.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
@@ -77,7 +79,9 @@ class _WindowConv(torch.autograd.Function):
     """Keeps the visible tokens, not the windows made of them, which are several times larger."""
 
     @staticmethod
-    def forward(ctx, tokens, weight, bias, index):
+    def forward(
+        ctx: Any, tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, index: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(tokens, weight, index)
         ctx.bias_dtype = bias.dtype
         with torch.autocast(tokens.device.type, enabled=False):
@@ -85,7 +89,7 @@ class _WindowConv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         tokens, weight, index = ctx.saved_tensors
         C, kernel_size = weight.shape[0], weight.shape[-1]
         with torch.autocast(tokens.device.type, enabled=False):

@@ -1,5 +1,7 @@
 """The named models: `build_model("convmae_convvit_base_patch16")` to pretrain, `"convvit_base_patch16"` to classify."""
 
+from typing import Any
+
 from pretrain.common.errors import UserError
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.classifier import ConvViT
@@ -41,7 +43,7 @@ CLASSIFIERS: dict[str, dict] = {
 }
 
 
-def build_model(name: str, **overrides) -> MaskedAutoencoderConvViT | ConvViT:
+def build_model(name: str, **overrides: Any) -> MaskedAutoencoderConvViT | ConvViT:
     """A named model: an autoencoder for pretraining, or a classifier.
 
     Args:

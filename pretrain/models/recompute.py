@@ -6,6 +6,7 @@ the same arithmetic. On a CPU the MLP goes through the tokens in chunks, so that
 """
 
 from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,14 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     return F.linear(x, weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
-def _linear_backward(grad, x, weight, bias_dtype, needs_weight, needs_bias):
+def _linear_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias_dtype: torch.dtype | None,
+    needs_weight: bool,
+    needs_bias: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Gradients of `_linear` w.r.t. x (M, C_in), weight (C_out, C_in) and bias, for grad (M, C_out)."""
     grad_x = grad @ weight.to(grad.dtype)
     grad_weight = (grad.t() @ x).to(weight.dtype) if needs_weight else None
@@ -39,7 +47,15 @@ def _linear_backward(grad, x, weight, bias_dtype, needs_weight, needs_bias):
 
 class _NormLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, norm_weight, norm_bias, eps, weight, bias):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        norm_weight: torch.Tensor,
+        norm_bias: torch.Tensor,
+        eps: float,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
         dtype = _compute_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             y, mean, rstd = torch.native_layer_norm(
@@ -53,7 +69,7 @@ class _NormLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
         shape, (gamma, beta) = norm_weight.shape, (norm_weight.to(x.dtype), norm_bias.to(x.dtype))
         with torch.autocast(x.device.type, enabled=False):
@@ -84,7 +100,17 @@ class _NormLinear(torch.autograd.Function):
 
 class _NormMlp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        norm_weight: torch.Tensor,
+        norm_bias: torch.Tensor,
+        eps: float,
+        weight1: torch.Tensor,
+        bias1: torch.Tensor,
+        weight2: torch.Tensor,
+        bias2: torch.Tensor,
+    ) -> torch.Tensor:
         dtype = _compute_dtype(x)
         tokens = x.reshape(-1, x.shape[-1])
         hidden = tokens.new_empty(len(tokens), len(weight1), dtype=dtype)
@@ -102,7 +128,7 @@ class _NormMlp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, hidden, norm_weight, norm_bias, weight1, weight2 = ctx.saved_tensors
         shape, gamma, beta = norm_weight.shape, norm_weight.to(x.dtype), norm_bias.to(x.dtype)
         w1, w2 = weight1.to(ctx.dtype), weight2.to(ctx.dtype)
@@ -157,11 +183,11 @@ def _saves_memory(x: torch.Tensor) -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.numel() > 0
 
 
-def _is_plain_layer_norm(norm: nn.Module, x: torch.Tensor) -> bool:
+def _is_plain_layer_norm(norm: nn.Module, x: torch.Tensor) -> TypeGuard[nn.LayerNorm]:
     return type(norm) is nn.LayerNorm and norm.bias is not None and norm.normalized_shape == x.shape[-1:]
 
 
-def norm_linear(x: torch.Tensor, norm: nn.Module, linear: nn.Module) -> torch.Tensor:
+def norm_linear(x: torch.Tensor, norm: nn.Module, linear: nn.Linear | nn.Conv2d) -> torch.Tensor:
     """`linear(norm(x))` for x (..., C), without keeping `norm(x)` for the backward pass.
 
     Args:
@@ -175,7 +201,9 @@ def norm_linear(x: torch.Tensor, norm: nn.Module, linear: nn.Module) -> torch.Te
     return _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, linear.weight.flatten(1), linear.bias)
 
 
-def norm_mlp(x: torch.Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: nn.Module) -> torch.Tensor:
+def norm_mlp(
+    x: torch.Tensor, norm: nn.Module, fc1: nn.Linear | nn.Conv2d, act: nn.Module, fc2: nn.Linear | nn.Conv2d
+) -> torch.Tensor:
     """`fc2(act(fc1(norm(x))))` for x (..., C), keeping x and `fc1`'s output alone.
 
     Args:

@@ -1,5 +1,7 @@
 """ConvViT in timm's registry: `timm.create_model("convvit_base_patch16")` once `pretrain` is imported."""
 
+from typing import Any
+
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
@@ -26,7 +28,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs) -> ConvViT:
+def _create(variant: str, pretrained: bool, **kwargs: Any) -> ConvViT:
     return build_model_with_cfg(
         ConvViT,
         variant,
@@ -37,35 +39,35 @@ def _create(variant: str, pretrained: bool, **kwargs) -> ConvViT:
 
 
 @register_model
-def convvit_tiny_patch8_32(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_tiny_patch8_32(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_tiny_patch8_32", pretrained, **kwargs)
 
 
 @register_model
-def convvit_tiny_patch8(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_tiny_patch8(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_tiny_patch8", pretrained, **kwargs)
 
 
 @register_model
-def convvit_tiny_patch16(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_tiny_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_tiny_patch16", pretrained, **kwargs)
 
 
 @register_model
-def convvit_small_patch16(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_small_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_small_patch16", pretrained, **kwargs)
 
 
 @register_model
-def convvit_base_patch16(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_base_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_base_patch16", pretrained, **kwargs)
 
 
 @register_model
-def convvit_large_patch16(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_large_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_large_patch16", pretrained, **kwargs)
 
 
 @register_model
-def convvit_huge_patch16(pretrained: bool = False, **kwargs) -> ConvViT:
+def convvit_huge_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
     return _create("convvit_huge_patch16", pretrained, **kwargs)

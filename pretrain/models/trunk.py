@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from pretrain.models.layers import Attention, Block, ConvBlock, PatchEmbed, drop
 __all__ = ["ConvViTTrunk", "per_stage", "run_blocks"]
 
 
-def per_stage(name: str, value) -> tuple:
+def per_stage(name: str, value: Any) -> tuple[Any, ...]:
     """One value per stage, from one number for all three or from three.
 
     Raises:
@@ -76,7 +77,7 @@ class ConvViTTrunk(nn.Module):
         dim1, dim2, dim3 = self.embed_dim
         if attention is None:
 
-            def attention(_):
+            def attention(_: int) -> nn.Module:
                 return Attention(dim3, num_heads, qkv_bias)
 
         self.patch_embed1 = PatchEmbed(self.patch_size[0], in_chans, dim1)
@@ -128,16 +129,14 @@ class ConvViTTrunk(nn.Module):
         """Recomputes the blocks of all stages in the backward pass, or of none; timm's name for it."""
         self.act_checkpoint = (enable,) * 3
 
-    def forward_blocks(self, stage: int, x: torch.Tensor, *args) -> torch.Tensor:
+    def forward_blocks(self, stage: int, x: torch.Tensor, *args: Any) -> torch.Tensor:
         """Runs the blocks of stage 0, 1 or 2 on tokens x, each called as `block(x, *args)`."""
         blocks = (self.blocks1, self.blocks2, self.blocks3)[stage]
         return run_blocks(blocks, x, *args, act_checkpoint=self.training and self.act_checkpoint[stage])
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: torch.Tensor, *args, act_checkpoint: bool = False) -> torch.Tensor:
-    """Calls each block as `x = block(x, *args)`; `act_checkpoint` recomputes their activations in the
-    backward pass.
-    """
+def run_blocks(blocks: Iterable[nn.Module], x: torch.Tensor, *args: Any, act_checkpoint: bool = False) -> torch.Tensor:
+    """Calls each block as `x = block(x, *args)`; `act_checkpoint` recomputes activations in the backward pass."""
     for block in blocks:
         if act_checkpoint and torch.is_grad_enabled():
             x = checkpoint(block, x, *args, use_reentrant=False)
