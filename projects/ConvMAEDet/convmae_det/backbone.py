@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,8 @@ class ConvViT(ConvViTTrunk, Backbone):
         UserError: `img_size` or `pretrain_img_size` is not divisible by the total stride, a block index is out of
             range, or a per-stage argument has neither one value nor three.
     """
+
+    pos_embed: nn.Parameter | None
 
     def __init__(
         self,
@@ -122,7 +125,8 @@ class ConvViT(ConvViTTrunk, Backbone):
     @property
     def window_pixels(self) -> int:
         """Side of the largest attention window in pixels; an export for free sizes needs larger images."""
-        return max((block.attn.window_size for block in self.blocks3), default=0) * self.stride
+        attentions: list[Any] = [block.attn for block in self.blocks3]
+        return max((attention.window_size for attention in attentions), default=0) * self.stride
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """

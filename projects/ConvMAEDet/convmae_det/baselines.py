@@ -4,6 +4,8 @@ Written to be plain, not fast: the tests compare with it and the benchmark measu
 """
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from detectron2.modeling import Backbone
@@ -33,7 +35,7 @@ class DenseConvViT(Backbone):
         self.net = net
 
     def output_shape(self) -> dict:
-        return self.net.output_shape()
+        return Backbone.output_shape(self.net)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """As :meth:`convmae_det.backbone.ConvViT.forward`."""
@@ -44,7 +46,8 @@ class DenseConvViT(Backbone):
         x = net.patch_embed4(dense_patch_embed(net.patch_embed3, x).permute(0, 2, 3, 1))
         if net.pos_embed is not None:
             x = x + get_abs_pos(net.pos_embed, net.pretrain_use_cls_token, x.shape[1:3])
-        for block in net.blocks3:
+        blocks3: Iterable[Any] = net.blocks3
+        for block in blocks3:
             x = x + block.drop_path(windowed(block.attn, block.norm1(x)))
             x = x + block.drop_path(block.mlp.fc2(block.mlp.act(block.mlp.fc1(block.norm2(x)))))
         # (B, H, W, C) -> (B, C, H, W)
@@ -82,6 +85,6 @@ def with_dense_backbone(model: nn.Module) -> nn.Module:
     net = getattr(getattr(model, "backbone", None), "net", None)
     if not isinstance(net, ConvViT):
         raise UserError(f"The model has no ConvViT at backbone.net but a {type(net).__name__}; it has no dense form.")
-    dense = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+    dense: Any = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
     dense.backbone.net = DenseConvViT(dense.backbone.net)
     return dense

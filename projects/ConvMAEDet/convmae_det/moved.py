@@ -82,4 +82,4 @@ class _Redirect:
 def redirect_moved_modules() -> None:
     """Makes the old names importable, once."""
     if _Redirect not in sys.meta_path:
-        sys.meta_path.append(_Redirect)  # type: ignore[arg-type]
+        sys.meta_path.append(_Redirect)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.modeling import Backbone
@@ -95,7 +96,8 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.apply(init_linear)
         with torch.no_grad():
-            for i, block in enumerate(self.blocks3):
+            blocks: list[Any] = list(self.blocks3)
+            for i, block in enumerate(blocks):
                 for linear in (block.attn.proj, block.mlp.fc2):
                     linear.weight.div_(math.sqrt(2 * (i + 1)))
 
@@ -135,7 +137,7 @@ class ConvViTSeg(ConvViTTrunk, Backbone):
 class LayerScaleBlock(Block):
     """:class:`pretrain.models.layers.Block` whose two branches are multiplied by learned factors, one a channel."""
 
-    def __init__(self, dim: int, *args, layer_scale_init: float = 1.0):
+    def __init__(self, dim: int, *args: Any, layer_scale_init: float = 1.0):
         super().__init__(dim, *args)
         self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale_init))
         self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale_init))
@@ -170,7 +172,7 @@ class GridAttention(RelPosBiasTable):
         self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:  # type: ignore[override]
         """Attention over `norm(x)`; the pre-norm is fused into the projection."""
         height, width = x.shape[1:3]
         qkv = norm_linear(x, norm, self.qkv)

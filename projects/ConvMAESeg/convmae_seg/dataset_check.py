@@ -47,7 +47,7 @@ class LabelMapReport:
     maps: np.ndarray = field(init=False)
     faults: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.pixels, self.maps = np.zeros((2, len(self.class_names) + 1), np.int64)
 
     def __str__(self) -> str:

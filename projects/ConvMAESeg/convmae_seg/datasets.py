@@ -1,7 +1,7 @@
 """Data sets of images and label maps: ADE20K, the generated shapes, and any pair of folders."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -63,7 +63,7 @@ def find_pairs(image_root: str | os.PathLike, label_root: str | os.PathLike, way
     ]
 
 
-def _by_name(root: str | os.PathLike, suffixes: Sequence[str]) -> dict[str, Path]:
+def _by_name(root: str | os.PathLike, suffixes: Collection[str]) -> dict[str, Path]:
     """Files below a folder by their relative path without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(Path(root).rglob("*")):

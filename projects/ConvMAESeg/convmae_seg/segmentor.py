@@ -1,6 +1,7 @@
 """A semantic segmentation model in detectron2's format of inputs and losses."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,13 @@ class Segmentor(nn.Module):
         UserError: the windows of `inference` are not what the backbone takes.
     """
 
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+    backbone: Any  # whose `stride` and `min_size` nn.Module's types do not know
+
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         decode_head: nn.Module,
         auxiliary_head: nn.Module | None,
         num_classes: int,

@@ -56,7 +56,7 @@ class SlidingWindow:
     window_batch_size: int = 4
     max_logits: int = 2**22
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("window_size", "stride", "window_batch_size", "max_logits"):
             value = getattr(self, name)
             if value is None and name in ("window_size", "stride"):
@@ -71,7 +71,8 @@ class SlidingWindow:
         if self.window_size is not None:
             return self.window_size, self.window_size
         divisor = size_divisibility
-        return tuple(max(-(-side // divisor) * divisor, min_size) for side in (height, width))
+        padded_height, padded_width = (max(-(-side // divisor) * divisor, min_size) for side in (height, width))
+        return padded_height, padded_width
 
     def stride_of(self, window: int) -> int:
         return self.stride if self.window_size is not None and self.stride else max(1, window * 2 // 3)
@@ -174,7 +175,7 @@ class View:
         self.image = F.pad(image, (0, max(0, self.window[1] - width), 0, max(0, self.window[0] - height)))
         places = product(*([i for i, used in enumerate(axis.ranges) if used != EMPTY] for axis in self.axes))
         self._waiting = deque(sorted(places, key=lambda place: (place[self.major], place[1 - self.major])))
-        self._logits: dict[tuple[int, int], torch.Tensor] = {}
+        self._logits: dict[tuple[int, ...], torch.Tensor] = {}
 
     def logits(self, piece: Piece) -> torch.Tensor:
         """The logits `(K, h, w)` of a piece; pieces must come in the order of :func:`pieces`."""
@@ -200,7 +201,7 @@ class View:
                 axis.set_resolution(size, logits.device)
             self._logits |= zip(batch, logits, strict=True)
 
-    def _crop(self, place: tuple[int, int]) -> torch.Tensor:
+    def _crop(self, place: tuple[int, ...]) -> torch.Tensor:
         y, x = (axis.starts[i] for axis, i in zip(self.axes, place, strict=True))
         return self.image[:, y : y + self.window[0], x : x + self.window[1]]
 

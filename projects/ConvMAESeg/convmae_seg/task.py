@@ -33,9 +33,11 @@ def segmentation() -> Task:
 
 
 def _draw(sample: Sample, names: Sequence[str]) -> np.ndarray:
+    assert sample.sem_seg is not None, "the mapper of segmentation gives label maps"
     return draw_class_map(sample.image, sample.sem_seg, names, class_colors(len(names)))
 
 
 def _describe(samples: Sequence[Sample]) -> str:
-    present = {label for sample in samples for label in np.unique(sample.sem_seg).tolist()} - {IGNORED}
+    maps = [sample.sem_seg for sample in samples if sample.sem_seg is not None]
+    present = {label for classes in maps for label in np.unique(classes).tolist()} - {IGNORED}
     return f"{len(present)} classes"

@@ -1,6 +1,7 @@
 """Test-time augmentation: probabilities averaged over scaled and mirrored images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ class SegmentorTTA(nn.Module):
         scales: factors on the size that the test transform gives the image.
         flip: look at a horizontally mirrored copy of each too.
     """
+
+    model: Any  # a Segmentor, which is made of this class in turn
 
     def __init__(self, model: nn.Module, scales: Sequence[float], flip: bool):
         super().__init__()

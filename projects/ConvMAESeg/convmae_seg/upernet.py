@@ -36,6 +36,7 @@ class _Head(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(channels, num_classes, kernel_size=1)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
+        assert self.conv_seg.bias is not None
         nn.init.zeros_(self.conv_seg.bias)
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,13 @@ but the projected tokens, and windows are cut out of the grid, and padded, one a
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch.autograd.function import once_differentiable
+
+from convmae_det.attention.softmax import softmax_backward_
 
 __all__ = ["chunked_attention"]
 
@@ -59,7 +62,15 @@ class _ChunkedAttention(torch.autograd.Function):
     # The padding takes part as keys and values only: what its queries would attend to is cut off.
 
     @staticmethod
-    def forward(ctx, qkv, pad, rel_pos_h, rel_pos_w, num_heads, window):
+    def forward(
+        ctx: Any,
+        qkv: torch.Tensor,
+        pad: torch.Tensor | None,
+        rel_pos_h: torch.Tensor,
+        rel_pos_w: torch.Tensor,
+        num_heads: int,
+        window: tuple[int, int],
+    ) -> torch.Tensor:
         ctx.save_for_backward(qkv, pad, rel_pos_h, rel_pos_w)
         ctx.num_heads, ctx.window = num_heads, window
         windows = _Windows(qkv, window)
@@ -74,7 +85,7 @@ class _ChunkedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         qkv, pad, rel_pos_h, rel_pos_w = ctx.saved_tensors
         windows, C = _Windows(qkv, ctx.window), grad.shape[-1]
         grad_qkv = torch.empty_like(qkv)
@@ -95,7 +106,7 @@ class _ChunkedAttention(torch.autograd.Function):
                 buffer = torch.empty_like(p) if buffer is None else buffer
                 s = buffer.flatten()[: p.numel()].view(p.shape)
                 torch.bmm(g, v[heads].transpose(1, 2), out=s)
-                torch.ops.aten._softmax_backward_data.out(s, p, -1, p.dtype, grad_input=s)
+                softmax_backward_(s, p)
                 grad_k[heads].baddbmm_(s.transpose(1, 2), q[chunk].flatten(1, 2), beta=beta, alpha=scale)
                 grad_q[chunk].flatten(1, 2).baddbmm_(s, k[heads], beta=0, alpha=scale)
                 s = s.view(*q[chunk].shape[:3], *ctx.window)

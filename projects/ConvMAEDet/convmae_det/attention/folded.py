@@ -90,7 +90,7 @@ def _attend(
 ) -> torch.Tensor:
     """Attention within each window: q, k, v `(B, heads, H, W, d)` to `(B, heads, H * W, d)`."""
     (H, W), d = window, q.shape[-1]
-    if rel_pos_h is None:
+    if rel_pos_h is None or rel_pos_w is None:
         q, k, v = (t.flatten(2, 3) for t in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, scale=d**-0.5)
     bias_h = torch.einsum("bnhwd,hkd->bnhwk", q, rel_pos_h.to(q))

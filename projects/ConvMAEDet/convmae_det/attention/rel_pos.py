@@ -72,7 +72,8 @@ class RelPosAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.use_rel_pos = use_rel_pos
         if use_rel_pos:
-            height, width = (window_size, window_size) if window_size else input_size
+            assert window_size or input_size is not None, "global attention needs the grid of its positions"
+            height, width = (window_size, window_size) if window_size or input_size is None else input_size
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * height - 1, head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * width - 1, head_dim))
             if not rel_pos_zero_init:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -90,7 +91,7 @@ def build_detector(cfg: DictConfig, size: int, device: torch.device) -> nn.Modul
     return model
 
 
-def net_of(model: nn.Module) -> nn.Module:
+def net_of(model: Any) -> Any:
     """The transformer below a detector's pyramid."""
     return model.backbone.net if hasattr(model.backbone, "net") else model.backbone.bottom_up
 
@@ -108,7 +109,7 @@ def checkpointed(model: nn.Module) -> nn.Module:
     return model
 
 
-def changed_net(model: nn.Module, **attributes) -> nn.Module:
+def changed_net(model: nn.Module, **attributes: Any) -> nn.Module:
     """A copy whose transformer has other attributes; parameters and buffers are shared."""
     model = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
     for name, value in attributes.items():
@@ -116,7 +117,7 @@ def changed_net(model: nn.Module, **attributes) -> nn.Module:
     return model
 
 
-def forward_function(model: nn.Module, case: Case) -> Callable[[], torch.Tensor | None]:
+def forward_function(model: Any, case: Case) -> Callable[[], torch.Tensor | None]:
     """One forward pass over fixed images; in training it returns a loss."""
     device = next(model.parameters()).device
     training = case.mode == "train"
@@ -125,8 +126,8 @@ def forward_function(model: nn.Module, case: Case) -> Callable[[], torch.Tensor 
     if case.part == "backbone":
         images = torch.randn(case.batch_size, 3, case.size, case.size, device=device)
 
-        def run() -> torch.Tensor:
-            return sum(features.float().square().mean() for features in net_of(model)(images).values())
+        def run() -> torch.Tensor | None:
+            return torch.stack([f.float().square().mean() for f in net_of(model)(images).values()]).sum()
     else:
         batch = synthetic_batch(case.batch_size, case.size, model.roi_heads.num_classes)
 
@@ -151,7 +152,7 @@ def step(model: nn.Module, forward: Callable[[], torch.Tensor | None]) -> None:
 
 
 @contextmanager
-def component_times(model: nn.Module, device: torch.device) -> Iterator[dict[str, list[float]]]:
+def component_times(model: Any, device: torch.device) -> Iterator[dict[str, list[float]]]:
     """Collects seconds of each forward pass of :data:`COMPONENTS`; `pyramid` includes the backbone below it."""
     modules = (net_of(model), model.backbone, model.proposal_generator, model.roi_heads)
     parts = dict(zip(COMPONENTS, modules, strict=True))
@@ -160,11 +161,11 @@ def component_times(model: nn.Module, device: torch.device) -> Iterator[dict[str
     handles = []
     for name, module in parts.items():
 
-        def before(*_, name=name) -> None:
+        def before(*_: object, name: str = name) -> None:
             synchronize(device)
             starts[name] = time.perf_counter()
 
-        def after(*_, name=name) -> None:
+        def after(*_: object, name: str = name) -> None:
             synchronize(device)
             times[name].append(time.perf_counter() - starts[name])
 
@@ -297,7 +298,7 @@ def find_batch(
     result = {}
     for name, variant in variants(model, case).items():
 
-        def fits(batch_size: int, variant=variant) -> bool:
+        def fits(batch_size: int, variant: nn.Module = variant) -> bool:
             return _fits(variant, replace(case, batch_size=batch_size), limit)
 
         result[name] = largest_batch(fits, most)

@@ -97,7 +97,7 @@ class _SeededMapDataset(Dataset):
     A mapper may give None to skip a sample, another one then takes its place.
     """
 
-    def __init__(self, dataset: Dataset, mapper: Callable[[dict], dict | None], seed: int):
+    def __init__(self, dataset: DatasetFromList, mapper: Callable[[dict], dict | None], seed: int):
         self.dataset, self.mapper, self.seed = dataset, PicklableWrapper(mapper), seed
 
     def __len__(self) -> int:

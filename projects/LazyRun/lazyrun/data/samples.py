@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,8 +62,9 @@ def iterate_samples(cfg: DictConfig, split: str) -> Iterator[Sample]:
 
 def _samples(cfg: DictConfig, split: str, loader: DictConfig) -> Iterator[Sample]:
     if split == "train":
-        loader = OmegaConf.merge(loader, {"total_batch_size": 1, "num_workers": 0})
-        source, image_format = itertools.chain.from_iterable(instantiate(loader)), loader.mapper.image_format
+        one_by_one = OmegaConf.merge(loader, {"total_batch_size": 1, "num_workers": 0})
+        source: Iterator[dict[str, Any]] = itertools.chain.from_iterable(instantiate(one_by_one))
+        image_format = loader.mapper.image_format
     else:
         mapper, dataset = loader.mapper.copy(), loader.dataset.copy()
         training = cfg.dataloader.get("train", {}).get("mapper", {})

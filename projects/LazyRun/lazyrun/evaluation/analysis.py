@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -140,7 +140,7 @@ def evaluate(dataset: dict, results: Sequence[dict], task: str) -> Evaluation:
     classes = [names[i] for i in evaluator.params.catIds]
     precision = np.asarray(evaluator.eval["precision"], dtype=float)[:, :, :, 0, -1]  # all areas, most detections
     precision[precision < 0] = np.nan
-    count = defaultdict(int)
+    count: defaultdict[str, int] = defaultdict(int)
     for annotation in dataset["annotations"]:
         count[names[annotation["category_id"]]] += not annotation.get("iscrowd")
     return Evaluation(
@@ -248,5 +248,5 @@ def _match(evaluator: COCOeval) -> tuple[set, dict[int, str]]:
     return found, states
 
 
-def _worst_first(images) -> list[ImageErrors]:
+def _worst_first(images: Iterable[ImageErrors]) -> list[ImageErrors]:
     return sorted(images, key=lambda image: (image.f1, -image.errors))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from detectron2 import evaluation
 from detectron2.evaluation import coco_evaluation
@@ -33,7 +34,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         kwargs: as in detectron2's.
     """
 
-    def __init__(self, *args, use_fast_impl: bool = True, **kwargs):
+    def __init__(self, *args: Any, use_fast_impl: bool = True, **kwargs: Any):
         super().__init__(*args, use_fast_impl=False, **kwargs)
         fast = use_fast_impl and COCOeval_faster is not None and self._max_dets_per_image[2] == 100
         self.implementation = COCOeval_faster if fast else COCOeval

@@ -8,11 +8,12 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.export import TracingAdapter
 from torch import nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
@@ -38,7 +39,11 @@ class PixelPyramid(nn.Module):
         names: of the outputs, in their order, such as `p2 p3 p4 p5 p6`.
     """
 
-    def __init__(self, detector: nn.Module):
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+    backbone: Any  # detectron2's, whose methods nn.Module's types do not know
+
+    def __init__(self, detector: Any):
         super().__init__()
         self.backbone = detector.backbone
         self.register_buffer("pixel_mean", detector.pixel_mean.clone())
@@ -51,7 +56,7 @@ class PixelPyramid(nn.Module):
         return tuple(features[name] for name in self.names)
 
 
-def size_divisor(backbone: nn.Module) -> int:
+def size_divisor(backbone: Any) -> int:
     """What both sides of an image must be divisible by, in pixels: for the trunk and for the coarsest level."""
     trunk = getattr(getattr(backbone, "net", None), "stride", 1)
     return math.lcm(trunk, max(1, backbone.size_divisibility))
@@ -136,7 +141,7 @@ def _name(backbone: nn.Module) -> str:
     return type(getattr(backbone, "net", None) or getattr(backbone, "bottom_up", None) or backbone).__name__
 
 
-def _write_pt2(program, path: Path, model: PixelPyramid) -> None:
+def _write_pt2(program: ExportedProgram, path: Path, model: PixelPyramid) -> None:
     with open(path, "wb") as f:
         torch.export.save(program, f)
 
@@ -146,7 +151,7 @@ def _read_pt2(path: Path) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
         return torch.export.load(f).module()
 
 
-def _write_onnx(program, path: Path, model: PixelPyramid) -> None:
+def _write_onnx(program: ExportedProgram, path: Path, model: PixelPyramid) -> None:
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -157,6 +162,7 @@ def _write_onnx(program, path: Path, model: PixelPyramid) -> None:
     onnx = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=["images"], output_names=model.names, external_data=False
     )
+    assert onnx is not None, "the exporter gives a program under dynamo=True"
     onnx.save(path, external_data=False)
 
 
@@ -204,7 +210,7 @@ def export_detector(model: nn.Module, path: Path, image: torch.Tensor) -> tuple[
     return deviation, names, sum(len(e[0]) for e in expected)
 
 
-def _inference(model: nn.Module, inputs: list[dict]) -> list:
+def _inference(model: Any, inputs: list[dict]) -> list:
     return [model.inference(inputs, do_postprocess=False)[0]]
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,8 @@ class Predictor:
         UserError: the config or checkpoint cannot be used, or they do not belong together.
         FileNotFoundError: there is no such checkpoint.
     """
+
+    model: Any
 
     def __init__(
         self,

@@ -146,7 +146,8 @@ def predict_video(writer: PredictionWriter, video: Path) -> None:
         raise UserError(f"The overlay would replace {video}; name another --output.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary, tqdm(total=frames or None, desc=video.name, unit="image") as progress:
-        encoder, first, batch = None, 0, []
+        encoder: cv2.VideoWriter | None = None
+        first, batch = 0, []
         while read or batch:
             if read:
                 batch.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -159,11 +160,12 @@ def predict_video(writer: PredictionWriter, video: Path) -> None:
                 overlay = writer.add(pixels, instances, entry, name)
                 if encoder is None:
                     size = (overlay.shape[1], overlay.shape[0])
-                    encoder = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), rate or 25, size)
+                    encoder = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate or 25, size)
                 encoder.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
             progress.update(len(batch))
             first, batch = first + len(batch), []
-        encoder.release()
+        if encoder is not None:
+            encoder.release()
     capture.release()
 
 

@@ -32,6 +32,8 @@ class PlainSyncBatchNorm(nn.BatchNorm2d):
         mean, mean_square = (sums[:-1] / count.clamp(min=1)).chunk(2)
         var = (mean_square - mean.square()).clamp(min=0)  # rounding makes that of nearly equal values negative
         with torch.no_grad():
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            assert self.running_mean is not None and self.running_var is not None
             momentum = self.momentum * count.clamp(max=1)  # without any input the running statistics stay
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, momentum)
@@ -49,7 +51,7 @@ def grid_batch_norm(num_features: int) -> nn.Module:
     return _GridSyncBatchNorm(num_features) if torch.cuda.is_available() else _GridPlainSyncBatchNorm(num_features)
 
 
-class _OnGrids:
+class _OnGrids(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # (B, H, W, C) -> (B, C, H, W) and back are views.
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

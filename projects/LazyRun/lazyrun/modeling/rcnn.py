@@ -1,5 +1,7 @@
 """An R-CNN for images that the data pipeline has padded."""
 
+from typing import Any
+
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -21,7 +23,7 @@ class PaddedRCNN(GeneralizedRCNN):
         batched_inputs: list[dict[str, torch.Tensor]],
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
-    ):
+    ) -> list[Any]:
         """As :meth:`detectron2.modeling.GeneralizedRCNN.inference`."""
         results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
         if not do_postprocess:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNN, GeneralizedRCNNWithTTA
@@ -49,7 +49,7 @@ def _are_scales(scales: object) -> bool:
     return (
         isinstance(scales, Sequence)
         and len(scales) > 0
-        and all(isinstance(s, Real) and not isinstance(s, bool) and 0 < s < math.inf for s in scales)
+        and all(isinstance(s, int | float) and not isinstance(s, bool) and 0 < s < math.inf for s in scales)
     )
 
 
@@ -112,7 +112,7 @@ def _settings(model: GeneralizedRCNN) -> CfgNode:
 
 
 @contextmanager
-def _square_for(backbone: nn.Module, side: int) -> Iterator[None]:
+def _square_for(backbone: Any, side: int) -> Iterator[None]:
     """Images larger than the square that ViTDet pads to would be cut off; for them it grows."""
     square = getattr(backbone, "_square_pad", 0)
     if 0 < square < side:

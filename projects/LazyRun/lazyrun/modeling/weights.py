@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlparse
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -112,6 +113,6 @@ def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
 class _ReportingCheckpointer(SafeCheckpointer):
     """Keeps what did and did not match, whatever it is."""
 
-    def _log_incompatible_keys(self, incompatible) -> None:
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
         self.incompatible = incompatible
         DetectionCheckpointer._log_incompatible_keys(self, incompatible)

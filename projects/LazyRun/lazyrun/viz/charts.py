@@ -1,8 +1,9 @@
 """Charts of a report: AP of every class, precision over recall."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,11 +27,12 @@ def _theme(name: str) -> Iterator[None]:
     grounds = dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), background)
     lines = {"axes.edgecolor": line, "grid.color": line, "legend.edgecolor": line}
     style = {"axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context({**colours, **grounds, **lines, **style, "font.size": 10, "savefig.dpi": 110}):
+    settings: dict[Any, Any] = {**colours, **grounds, **lines, **style, "font.size": 10, "savefig.dpi": 110}
+    with matplotlib.rc_context(settings):
         yield
 
 
-def draw(chart, *args, theme: str = "light") -> bytes:
+def draw(chart: Callable[..., Figure], *args: Any, theme: str = "light") -> bytes:
     """A chart of this module as PNG, `light` or `dark`."""
     with _theme(theme):
         figure = chart(*args)
@@ -42,7 +44,7 @@ def draw(chart, *args, theme: str = "light") -> bytes:
 def class_ap_chart(evaluations: Sequence[Evaluation]) -> Figure:
     """A bar for each class and task, best class on top; classes without ground truth are left out."""
     first = evaluations[0]
-    classes = sorted((c for c, ap in first.class_ap.items() if np.isfinite(ap)), key=first.class_ap.get)
+    classes = sorted((c for c, ap in first.class_ap.items() if np.isfinite(ap)), key=lambda c: first.class_ap[c])
     figure = Figure(figsize=(7.2, 1.0 + 0.24 * len(evaluations) * max(len(classes), 2)), layout="constrained")
     axes = figure.subplots()
     thickness = 0.8 / len(evaluations)

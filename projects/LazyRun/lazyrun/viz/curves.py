@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pretrain.common.errors import UserError
@@ -108,7 +110,7 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
         raise UserError("Pretraining runs count epochs, all others iterations: plot them one kind at a time.")
     figure = Figure(figsize=(11, 1.0 + 3.2 * -(-len(panels) // 2)), layout="constrained")
     grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flat
-    colours = matplotlib.colormaps["tab10"].colors
+    colours = matplotlib.color_sequences["tab10"]
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
         for colour, run in zip(_cycle(colours, len(runs)), runs.values(), strict=True):
             for name, style in lines:
@@ -131,7 +133,7 @@ def _cycle(colours: Sequence, count: int) -> list:
     return [colours[i % len(colours)] for i in range(count)]
 
 
-def _draw_curve(axes, places: np.ndarray, values: np.ndarray, style: str, colour, smooth: int) -> None:
+def _draw_curve(axes: Axes, places: np.ndarray, values: np.ndarray, style: str, colour: Any, smooth: int) -> None:
     marker = "o" if len(places) <= SPARSE else None
     if smooth > 1:
         axes.plot(places, values, color=colour, alpha=0.35, lw=0.8)
@@ -139,15 +141,15 @@ def _draw_curve(axes, places: np.ndarray, values: np.ndarray, style: str, colour
     axes.plot(places, values, style, color=colour, lw=1.5, marker=marker, ms=3)
 
 
-def _limit(axes, title: str) -> None:
+def _limit(axes: Axes, title: str) -> None:
     """Everything but the loss begins at zero, so that a small change does not look like a large one."""
     if title != "loss":
-        axes.set_ylim(bottom=0, top=1.08 * max((line.get_ydata().max() for line in axes.lines), default=0) or 1)
+        axes.set_ylim(bottom=0, top=1.08 * max((np.max(line.get_ydata()) for line in axes.lines), default=0) or 1)
     if title == "learning rate":
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
-def _label_styles(axes, lines: Sequence[tuple[str, str]]) -> None:
+def _label_styles(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
     """Names the curves of a panel with more than one."""
     if len(lines) > 1:
         handles = [matplotlib.lines.Line2D([], [], color="gray", ls=style) for _, style in lines]

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -123,7 +124,9 @@ class _LabelsInside(Visualizer):
     CHARACTER_WIDTH = 0.6
     """Of the font size; an average."""
 
-    def draw_text(self, text, position, *, font_size=None, **options):
+    def draw_text(
+        self, text: str, position: tuple[float, float], *, font_size: float | None = None, **options: Any
+    ) -> Any:
         points = font_size or self._default_font_size
         width = self.CHARACTER_WIDTH * len(text) * points * self.output.fig.dpi / 72
         x = max(0, min(position[0], self.output.width - width))
@@ -158,5 +161,5 @@ def _outline(segmentation: list | dict, height: int, width: int) -> list | np.nd
 
 def _color(index: int) -> tuple[float, float, float]:
     """A colour for each class, RGB in [0, 1], evenly spread by the golden angle."""
-    hue = np.uint8([[[int(index * 0.618034 * 180) % 180, 200, 230]]])
+    hue = np.array([[[int(index * 0.618034 * 180) % 180, 200, 230]]], np.uint8)
     return tuple(cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255)

@@ -3,13 +3,15 @@
 import base64
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from lazyrun.evaluation.analysis import Evaluation, ImageErrors, evaluate, find_errors
 from lazyrun.viz.charts import TASKS, class_ap_chart, draw, precision_recall_chart
@@ -92,9 +94,9 @@ def _figure(value: float) -> str:
 
 def _draw_charts(evaluations: Sequence[Evaluation], output: Path) -> list[dict[str, bytes]]:
     """The class chart and one of curves for each task, by theme; the light ones are written as files too."""
-    charts = {"class_ap": (class_ap_chart, evaluations)}
+    charts: dict[str, tuple[Callable[..., Figure], Any]] = {"class_ap": (class_ap_chart, evaluations)}
     charts |= {f"precision_recall_{e.task}": (precision_recall_chart, e) for e in evaluations}
-    drawn = []
+    drawn: list[dict[str, bytes]] = []
     for name, (chart, argument) in charts.items():
         drawn.append({theme: draw(chart, argument, theme=theme) for theme in ("light", "dark")})
         (output / f"{name}.png").write_bytes(drawn[-1]["light"])
