@@ -98,7 +98,7 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
         precision=precision,
         inputs=inputs,
         set_training_mode=model.train,
-        after_step=average.update if average else lambda: None,
+        after_step=average.update if average else None,
         evaluate=evaluate,
         export=export,
         extras=extras,

@@ -122,6 +122,8 @@ class WorldBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm over the samples of all processes, for inputs that need no gradient.
 
     The published probe normalises each process's samples by themselves; so two processes would not equal one.
+    `torch.nn.SyncBatchNorm` refuses tensors on a CPU, and lazyrun's `PlainSyncBatchNorm` builds on detectron2, which
+    nothing here needs.
     """
 
     def __init__(self, num_features: int, world: World):
@@ -131,13 +133,15 @@ class WorldBatchNorm1d(nn.BatchNorm1d):
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features x `(B, C)`, normalised in float32."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         x = x.float()
         if not self.training:
             return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
         mean = self.world.mean(x.mean(0))
         var = self.world.mean((x - mean).square().mean(0))
         count = len(x) * self.world.size
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var * count / max(count - 1, 1), self.momentum)
         return (x - mean) * (var + self.eps).rsqrt()
@@ -150,7 +154,7 @@ def add_probe_head(model: ConvViT, world: World) -> nn.Module:
     nn.init.zeros_(head.bias)
     model.requires_grad_(False)
     normalised = nn.Sequential(WorldBatchNorm1d(model.num_features, world), head)
-    model.head = normalised
+    model.register_module("head", normalised)
     return normalised
 
 
