@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pretrain.__main__ import main as pretrain_main
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.training.args import check_at_least, parse_args
 from pretrain.training.state import Checkpoints
 
@@ -24,7 +25,7 @@ class Job:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         pretrain_main(self.argv)
 
-    def checkpoint(self):
+    def checkpoint(self) -> Any:
         import submitit
 
         args = parse_args(self.argv)
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--hours", type=int, default=72, help="time limit [72]")
     parser.add_argument("--partition", help="SLURM partition")
     parser.add_argument("flags", nargs="+", help="after `--`: the flags of python -m pretrain")
+    add_traceback_option(parser)
     args = parser.parse_args(argv)
     try:
         import submitit

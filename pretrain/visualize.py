@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pretrain.checkpoints.kinds import Part, recognise
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing
 from pretrain.common.images import to_eight_bits
@@ -48,6 +48,8 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         **({"patch_size": args["patch_size"]} if args.get("patch_size") else {}),
         norm_pix_loss=args.get("norm_pix_loss", True),
     )
+    if not isinstance(model, MaskedAutoencoderConvViT):
+        raise UserError(f"{name} is a classifier, which reconstructs nothing; name the pretraining model with --model.")
     try:
         model.load_state_dict(checkpoint.tensors)
     except RuntimeError as e:
@@ -68,9 +70,10 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
     for file in files:
         try:
             with file if isinstance(file, Image.Image) else Image.open(file) as image:
-                images.append(transform(to_eight_bits(image).convert(mode)))
-        except (OSError, ValueError) as e:
+                pixels = to_eight_bits(image).convert(mode)
+        except (OSError, SyntaxError, ValueError) as e:  # Pillow's, for damaged files
             raise UserError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
+        images.append(transform(pixels))
     return torch.stack(images)
 
 
@@ -84,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", help="needed for files that do not name their model")
     parser.add_argument("--input_size", type=int, nargs="+", help="likewise for their image size [224]")
     parser.add_argument("--seed", type=int, default=0, help="of the masks [0]")
+    add_traceback_option(parser)
     args = parser.parse_args(argv)
     output = Path(args.output)
     with exit_on_user_error():

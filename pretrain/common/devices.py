@@ -2,12 +2,14 @@
 
 import resource
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from pretrain.common.errors import UserError
 
-__all__ = ["AMP", "autocast", "check_device", "default_amp", "peak_memory_bytes"]
+__all__ = ["AMP", "autocast_of", "check_device", "default_amp", "peak_memory_bytes"]
 
 AMP: dict[str, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 """Precisions of autocast by their names on the command line."""
@@ -19,9 +21,9 @@ def default_amp(device: torch.device) -> str:
     return "bf16" if has_bf16 else "off"
 
 
-def autocast(amp: str, device: torch.device) -> torch.autocast:
-    """Mixed precision for a block of code, of one of the names of :data:`AMP`."""
-    return torch.autocast(device.type, dtype=AMP[amp], enabled=AMP[amp] is not None)
+def autocast_of(amp: str, device: torch.device) -> Callable[[], torch.autocast]:
+    """What to enter for a block of code in mixed precision, of one of the names of :data:`AMP`."""
+    return partial(torch.autocast, device.type, dtype=AMP[amp], enabled=AMP[amp] is not None)
 
 
 def check_device(device: str) -> None:

@@ -1,6 +1,6 @@
 """How training images are augmented in fine-tuning: timm's transform, with a policy that no Pillow refuses."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -14,7 +14,7 @@ __all__ = ["finetune_transform"]
 
 
 def finetune_transform(
-    img_size: Iterable[int],
+    img_size: Sequence[int],
     in_chans: int,
     policy: str = "rand-m9-mstd0.5-inc1",
     crop_min: float = 0.08,
@@ -33,12 +33,13 @@ def finetune_transform(
         UserError: there is no such policy.
     """
     mean, std = normalisation(in_chans)
+    jitter: Any = color_jitter or None  # 0 would still be a step of the transform
     try:
         transform = create_transform(
-            (in_chans, *img_size),
+            (in_chans, img_size[0], img_size[1]),
             is_training=True,
             scale=(crop_min, 1.0),
-            color_jitter=color_jitter or None,
+            color_jitter=jitter,
             auto_augment=None if policy == "none" else policy,
             interpolation="bicubic",
             mean=tuple(mean),

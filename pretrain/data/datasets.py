@@ -6,7 +6,7 @@ set: not on the number of workers or processes, nor on when a run was interrupte
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -19,6 +19,8 @@ from pretrain.common.seeding import seeded_torch
 __all__ = ["CorruptImages", "EpochDataset", "ImageDataset", "MaskedSample", "SeededImages"]
 
 MAX_REPLACEMENTS = 50
+
+Sample = TypeVar("Sample", bound=tuple)
 
 
 class MaskedSample(NamedTuple):
@@ -48,7 +50,7 @@ class EpochDataset(Dataset):
         raise NotImplementedError
 
 
-class SeededImages(EpochDataset):
+class SeededImages(EpochDataset, Generic[Sample]):
     """Images of a timm reader, indexed by `(epoch, index)`, which with the seed determine all randomness.
 
     An image that cannot be read is replaced by the next one that can; the evaluation of labelled images asks for
@@ -76,7 +78,7 @@ class SeededImages(EpochDataset):
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, key: tuple[int, int]) -> NamedTuple:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         unreadable = torch.full((MAX_REPLACEMENTS,), -1)
         attempts = min(MAX_REPLACEMENTS, len(self)) if self.replace else 1
@@ -92,7 +94,7 @@ class SeededImages(EpochDataset):
                     return self._sample(self.transform(image), label, unreadable)
         raise UserError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
 
-    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> NamedTuple:
+    def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> Sample:
         raise NotImplementedError
 
     def _read(self, index: int) -> tuple[Image.Image, Any]:
@@ -107,7 +109,7 @@ class SeededImages(EpochDataset):
         return self.reader.filename(index, absolute=True)
 
 
-class ImageDataset(SeededImages):
+class ImageDataset(SeededImages[MaskedSample]):
     """Images for pretraining, each with its mask's noise; labels, if there are any, are ignored.
 
     Args:

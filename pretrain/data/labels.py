@@ -39,7 +39,7 @@ class LabelledSample(NamedTuple):
     unreadable: torch.Tensor
 
 
-class LabelledImages(SeededImages):
+class LabelledImages(SeededImages[LabelledSample]):
     """Images with the indices of their classes; `transform` may draw from any of the global generators."""
 
     seeded: Callable[..., AbstractContextManager[None]] = staticmethod(seeded_everywhere)

@@ -44,6 +44,8 @@ def open_reader(data_path: str, split: str = "train") -> Any:
             return create_reader(data_path, split=split)
         except ImportError as e:
             raise UserError(f"{data_path}: Hugging Face data sets need the package `datasets`: {e}") from e
+        except ValueError as e:
+            raise UserError(f"{data_path} has no split {split!r} that can be read: {e}") from e
     path = Path(data_path)
     if not path.exists():
         raise FileNotFoundError(f"There is no data at {data_path}.")

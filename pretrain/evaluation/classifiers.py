@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pretrain.checkpoints.classifier_weights import check_file_classes, load_classifier
-from pretrain.common.devices import autocast, default_amp
+from pretrain.common.devices import autocast_of, default_amp
 from pretrain.common.distributed import World
 from pretrain.common.files import save_json
 from pretrain.common.seeding import seed_everything
@@ -75,9 +75,9 @@ def evaluate_classifier_file(
         add_head(model)
     load_classifier(model, path)
     model.to(device).eval()
-    amp = args.amp or default_amp(device)
+    autocast = autocast_of(args.amp or default_amp(device), device)
     loader = eval_loader(images, args.batch_size, args.num_workers, world)
-    results = measure_accuracy(model, loader, world, device, lambda: autocast(amp, device))
+    results = measure_accuracy(model, loader, world, device, autocast)
     logger.info("%s", accuracy_line(results))
     if world.is_main:
         output_dir = Path(args.output_dir)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.checkpoints.classifier_weights import load_trunk
-from pretrain.common.devices import autocast, default_amp
+from pretrain.common.devices import autocast_of, default_amp
 from pretrain.common.distributed import World, in_world
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
@@ -57,13 +57,11 @@ def classify_by_neighbours(args: argparse.Namespace, world: World, device: torch
     if args.k > len(train):
         raise UserError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
     model = _feature_extractor(args, device)
-    amp = args.amp or default_amp(device)
+    autocast = autocast_of(args.amp or default_amp(device), device)
 
     def features_of(name: str, images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
         logger.info("Features of %d %s images.", len(images), name)
-        features, labels = extract_features(
-            model, images, args.batch_size, args.num_workers, world, device, lambda: autocast(amp, device)
-        )
+        features, labels = extract_features(model, images, args.batch_size, args.num_workers, world, device, autocast)
         return features.to(device), labels.to(device)
 
     results = knn_accuracy(

@@ -1,8 +1,10 @@
 """Command-line arguments of pretraining, most of which every command shares, and the recipes behind their defaults."""
 
 import argparse
+from argparse import _ArgumentGroup as Group  # argparse has no public name for it
 from collections.abc import Iterable, Mapping, Sequence
 
+from pretrain.common.commands import add_traceback_option
 from pretrain.common.errors import UserError
 from pretrain.models import MODELS
 
@@ -58,10 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
     add_run_arguments(run)
     run.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
+    add_traceback_option(parser)
     return parser
 
 
-def add_model_arguments(group, models: Iterable[str]) -> None:
+def add_model_arguments(group: Group, models: Iterable[str]) -> None:
     group.add_argument("--model", required=True, metavar="NAME", help="one of " + ", ".join(models))
     group.add_argument(
         "--input_size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width [by model, mostly 224]"
@@ -76,7 +79,7 @@ def add_model_arguments(group, models: Iterable[str]) -> None:
     group.add_argument("--compile", action="store_true", help="run through torch.compile")
 
 
-def add_pretraining_arguments(group) -> None:
+def add_pretraining_arguments(group: Group) -> None:
     group.add_argument("--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75]")
     group.add_argument(
         "--norm_pix_loss",
@@ -86,7 +89,7 @@ def add_pretraining_arguments(group) -> None:
     )
 
 
-def add_data_arguments(group, folder: str = FOLDER) -> None:
+def add_data_arguments(group: Group, folder: str = FOLDER) -> None:
     """`folder` says how a folder has to be laid out."""
     group.add_argument(
         "--data_path",
@@ -96,11 +99,11 @@ def add_data_arguments(group, folder: str = FOLDER) -> None:
     )
     group.add_argument("--num_workers", type=int, default=8, help="processes that read images [8]")
     group.add_argument(
-        "--max_corrupt", type=float, default=0.01, metavar="SHARE", help="unreadable images that are put up with [0.01]"
+        "--max_corrupt", type=float, default=0.01, metavar="SHARE", help="share of unreadable images tolerated [0.01]"
     )
 
 
-def add_optimizer_arguments(group) -> None:
+def add_optimizer_arguments(group: Group) -> None:
     group.add_argument("--batch_size", type=int, help="images per process and micro-batch [by recipe]")
     group.add_argument("--accum_iter", type=int, default=1, help="micro-batches per optimizer step [1]")
     group.add_argument("--epochs", type=int, help="[by recipe]")
@@ -118,7 +121,7 @@ def add_optimizer_arguments(group) -> None:
     )
 
 
-def add_run_arguments(group, *other_names: str) -> None:
+def add_run_arguments(group: Group, *other_names: str) -> None:
     """`other_names` are further names of --init_weights."""
     group.add_argument("--output_dir", required=True, metavar="DIR", help="for checkpoints, logs and pictures")
     group.add_argument(

@@ -89,17 +89,25 @@ class Results:
         self.output_dir = Path(args.output_dir)
         self.best: dict[str, float] = {"val_acc1": -1.0, "epoch": 0}
 
-    def are_due(self, epoch: int) -> bool:
-        """Whether to evaluate after this epoch."""
-        return epoch % self.args.eval_epochs == 0 or epoch >= self.args.epochs
-
-    def note(self, epoch: int, accuracy: dict[str, float], also: Mapping[str, float]) -> dict[str, float]:
-        """Writes what was measured, and the weights if they are the best so far; returns it under its names in the log.
+    def evaluate(
+        self, epoch: int, measure: Callable[[nn.Module], dict[str, float]], average: nn.Module | None = None
+    ) -> dict[str, float]:
+        """Measures the model in every `--eval_epochs`-th epoch and the last one; writes the results, and the weights if
+        they are the best so far.
 
         Args:
-            accuracy: of the model on the held-out images.
-            also: further results, under their names in the log.
+            epoch: epochs done.
+            measure: accuracy and loss of a model on the held-out images.
+            average: the model with averaged weights, which is measured as well.
+
+        Returns:
+            what was measured, under its names in the log.
         """
+        if epoch % self.args.eval_epochs and epoch < self.args.epochs:
+            return {}
+        accuracy = measure(self.model)
+        averaged = measure(average) if average is not None else {}
+        also = {f"ema_{name}": value for name, value in averaged.items()}
         logger.info("%s", accuracy_line(accuracy))
         if accuracy["acc1"] > self.best["val_acc1"]:
             self.best = {"val_acc1": accuracy["acc1"], "epoch": epoch}
@@ -109,7 +117,7 @@ class Results:
             facts = describe(self.args, self.command, len(self.splits.held_out), len(self.splits.classes))
             facts |= {"epoch": epoch, **accuracy, **also, "best": self.best}
             save_json(facts, self.output_dir / f"{self.command}.json")
-        return {f"val_{name}": value for name, value in accuracy.items()} | dict(also)
+        return {f"val_{name}": value for name, value in accuracy.items()} | also
 
     def save_weights(self, state_dict: Mapping[str, torch.Tensor], name: str) -> None:
         """Writes a file that `--eval` and `--init_weights` take."""

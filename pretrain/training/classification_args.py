@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from pretrain.common.commands import add_traceback_option
 from pretrain.common.errors import UserError
 from pretrain.models import CLASSIFIERS
 from pretrain.training.args import (
@@ -151,10 +152,11 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     data.add_argument("--val_split", default="val", help="likewise [val]")
     data.add_argument("--label_fraction", type=float, default=1.0, help="share of each class to train on [1]")
     data.add_argument("--crop_pct", type=float, help="centre crop of evaluation [0.875 at 64 to 224 pixels, else 1]")
+    add_traceback_option(parser)
     return parser
 
 
-def _training_parser(prog: str, description: str):
+def _training_parser(prog: str, description: str) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
     """What both kinds of training have; returns the parser and its group of augmentation."""
     parser = _parser(prog, description)
     augmentation = parser.add_argument_group("augmentation")

@@ -23,7 +23,7 @@ from pretrain.evaluation.accuracy import measure_accuracy
 from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
 from pretrain.models import ConvViT
 from pretrain.training.classification import ClassificationLoss, Results, labelled_inputs, open_splits
-from pretrain.training.parts import Stateful, TrainingParts
+from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
 
@@ -47,8 +47,7 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     """The parts of fine-tuning.
 
     Args:
-        args: those of :func:`pretrain.training.classification_args.parse_finetune_args`, with learning rate and
-            precision filled in.
+        args: those of `parse_finetune_args`, with learning rate and precision filled in.
         initialise: load `--init_weights`, and begin with a head that is nearly zero.
 
     Raises:
@@ -61,14 +60,12 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     held_out = eval_loader(splits.held_out, args.batch_size, args.num_workers, world)
     mixup = _make_mixup(args, len(splits.classes))
     if initialise:
-        load_trunk(model, args.init_weights)
-        assert isinstance(model.head, nn.Linear)
-        trunc_normal_(model.head.weight, std=2e-5)
+        _initialise(model, args.init_weights)
     model.to(device)
     precision = Precision(args.amp, device, model)
     results = Results(args, "finetune", model, splits, world)
     average = WeightAverage(model, args.model_ema, results) if args.model_ema else None
-    extras: list[Stateful] = [results, average] if average else [results]
+    extras: list[Results | WeightAverage] = [results, average] if average else [results]
 
     def inputs(batch: LabelledSample) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = labelled_inputs(batch, device)
@@ -77,17 +74,9 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     def accuracy_of(model: nn.Module) -> dict[str, float]:
         return measure_accuracy(model.eval(), held_out, world, device, precision.autocast)
 
-    def evaluate(epoch: int) -> dict[str, float]:
-        if not results.are_due(epoch):
-            return {}
-        own = accuracy_of(model)
-        averaged = accuracy_of(average.model) if average else {}
-        return results.note(epoch, own, {f"ema_{name}": value for name, value in averaged.items()})
-
     def export(state: Mapping[str, Any]) -> None:
-        results.export(state)
-        if average:
-            average.export(state)
+        for part in extras:
+            part.export(state)
 
     return TrainingParts(
         model=model,
@@ -98,8 +87,8 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
         precision=precision,
         inputs=inputs,
         set_training_mode=model.train,
-        after_step=average.update if average else lambda: None,
-        evaluate=evaluate,
+        after_step=average.update if average else None,
+        evaluate=lambda epoch: results.evaluate(epoch, accuracy_of, average.model if average else None),
         export=export,
         extras=extras,
     )
@@ -110,6 +99,13 @@ def _training_images(args: argparse.Namespace, reader: Any) -> LabelledImages:
         args.input_size, args.in_chans, args.aa, args.crop_min, args.color_jitter, args.reprob
     )
     return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans))
+
+
+def _initialise(model: ConvViT, path: str) -> None:
+    """Loads a pretrained trunk, beside a head that is nearly zero."""
+    load_trunk(model, path)
+    assert isinstance(model.head, nn.Linear)
+    trunc_normal_(model.head.weight, std=2e-5)
 
 
 def _make_mixup(args: argparse.Namespace, num_classes: int) -> Mixup | None:

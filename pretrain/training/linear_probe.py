@@ -1,13 +1,14 @@
 """The parts of a linear probe: a head on the features of a frozen trunk (MAE, arXiv:2111.06377, table 10)."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from timm.layers import trunc_normal_
 from timm.optim import Lars
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pretrain.checkpoints.classifier_weights import load_trunk
 from pretrain.common.distributed import World, in_world
@@ -51,8 +52,7 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     are computed once, when the weights are in place.
 
     Args:
-        args: those of :func:`pretrain.training.classification_args.parse_linprobe_args`, with learning rate and
-            precision filled in.
+        args: those of `parse_linprobe_args`, with learning rate and precision filled in.
         initialise: load `--init_weights`.
 
     Raises:
@@ -62,13 +62,8 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     model = make_classifier(args, len(splits.classes))
     head = add_probe_head(model, world)
     images = _training_images(args, splits.train)
-    caches = [held_out := CachedFeatures(splits.held_out)]
-    if args.augment:
-        loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
-    else:
-        caches.append(features := CachedFeatures(images))
-        loader = train_loader(features, args.batch_size, 0, world, pin_memory=False)
-    held_out_loader = eval_loader(held_out, FEATURE_BATCH, 0, world)
+    loader = _training_loader(args, images, world, device)
+    held_out = eval_loader(CachedFeatures(splits.held_out), FEATURE_BATCH, 0, world)
     if initialise:
         load_trunk(model, args.init_weights)
     model.to(device)
@@ -76,23 +71,12 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     results = Results(args, "linprobe", model, splits, world)
     logits = ProbeLogits(model)
 
-    def start() -> None:
-        for cache in caches:
-            cache.fill(
-                lambda images: extract_features(
-                    model, images, args.batch_size, args.num_workers, world, device, precision.autocast
-                )
-            )
+    def extract(images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+        return extract_features(model, images, args.batch_size, args.num_workers, world, device, precision.autocast)
 
-    def set_training_mode() -> None:
+    def accuracy_of(model: nn.Module) -> dict[str, float]:
         model.eval()
-        head.train()
-
-    def evaluate(epoch: int) -> dict[str, float]:
-        if not results.are_due(epoch):
-            return {}
-        model.eval()
-        return results.note(epoch, measure_accuracy(logits, held_out_loader, world, device, precision.autocast), {})
+        return measure_accuracy(logits, held_out, world, device, precision.autocast)
 
     return TrainingParts(
         model=model,
@@ -102,9 +86,9 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
         optimizer=lars(list(head.parameters()), args.lr),
         precision=precision,
         inputs=lambda batch: labelled_inputs(batch, device),
-        set_training_mode=set_training_mode,
-        start=start,
-        evaluate=evaluate,
+        set_training_mode=logits.train_head,
+        start=lambda: _fill_caches([loader, held_out], extract),
+        evaluate=lambda epoch: results.evaluate(epoch, accuracy_of),
         export=results.export,
         extras=[results],
     )
@@ -118,10 +102,29 @@ def _training_images(args: argparse.Namespace, reader: Any) -> LabelledImages:
     return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=args.augment)
 
 
+def _training_loader(
+    args: argparse.Namespace, images: LabelledImages, world: World, device: torch.device
+) -> DataLoader:
+    """Augmented images, or features that :meth:`CachedFeatures.fill` computes."""
+    if args.augment:
+        return train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+    return train_loader(CachedFeatures(images), args.batch_size, 0, world, pin_memory=False)
+
+
+def _fill_caches(
+    loaders: Sequence[DataLoader], extract: Callable[[LabelledImages], tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    for loader in loaders:
+        if isinstance(loader.dataset, CachedFeatures):
+            loader.dataset.fill(extract)
+
+
 class WorldBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm over the samples of all processes, for inputs that need no gradient.
 
     The published probe normalises each process's samples by themselves; so two processes would not equal one.
+    `torch.nn.SyncBatchNorm` refuses tensors on a CPU, and lazyrun's `PlainSyncBatchNorm` builds on detectron2, which
+    nothing here needs.
     """
 
     def __init__(self, num_features: int, world: World):
@@ -131,13 +134,15 @@ class WorldBatchNorm1d(nn.BatchNorm1d):
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features x `(B, C)`, normalised in float32."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         x = x.float()
         if not self.training:
             return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
         mean = self.world.mean(x.mean(0))
         var = self.world.mean((x - mean).square().mean(0))
         count = len(x) * self.world.size
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var * count / max(count - 1, 1), self.momentum)
         return (x - mean) * (var + self.eps).rsqrt()
@@ -150,7 +155,7 @@ def add_probe_head(model: ConvViT, world: World) -> nn.Module:
     nn.init.zeros_(head.bias)
     model.requires_grad_(False)
     normalised = nn.Sequential(WorldBatchNorm1d(model.num_features, world), head)
-    model.head = normalised
+    model.register_module("head", normalised)
     return normalised
 
 
@@ -168,6 +173,11 @@ class ProbeLogits(nn.Module):
     def __init__(self, model: ConvViT):
         super().__init__()
         self.model = model
+
+    def train_head(self) -> None:
+        """Puts the head alone into training mode."""
+        self.model.eval()
+        self.model.head.train()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if inputs.ndim == 4:

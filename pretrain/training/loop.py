@@ -17,6 +17,8 @@ import torch
 
 from pretrain.common.devices import peak_memory_bytes
 from pretrain.common.distributed import World
+from pretrain.data.datasets import EpochDataset
+from pretrain.data.samplers import StatelessSampler
 from pretrain.training.metrics import MetricWriter, Progress
 from pretrain.training.parts import TrainingParts
 from pretrain.training.schedule import effective_batch_size, learning_rate
@@ -61,6 +63,9 @@ class TrainingLoop:
         self.parts, self.stepper, self.checkpoints = parts, stepper, checkpoints
         self.effective_batch = effective_batch_size(args.batch_size, args.accum_iter, world.size)
         self.steps_per_epoch = -(-len(parts.loader) // args.accum_iter)
+        sampler, dataset = parts.loader.sampler, parts.loader.dataset
+        assert isinstance(sampler, StatelessSampler) and isinstance(dataset, EpochDataset)
+        self.sampler, self.num_images = sampler, len(dataset)
         self.epoch = self.iteration = self.steps_done = self.steps_saved = 0
         self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
         self.lr = 0.0
@@ -74,7 +79,7 @@ class TrainingLoop:
             "%s, %d parameters; %d images of %s.",
             args.model,
             sum(p.numel() for p in model.parameters()),
-            self.parts.num_images,
+            self.num_images,
             "x".join(str(side) for side in args.input_size),
         )
         logger.info(
@@ -121,7 +126,7 @@ class TrainingLoop:
         """The steps of the present epoch that are still to be done."""
         args, parts = self.args, self.parts
         parts.set_training_mode()
-        parts.sampler.set_position(self.epoch, self.iteration * args.accum_iter * args.batch_size)
+        self.sampler.set_position(self.epoch, self.iteration * args.accum_iter * args.batch_size)
         for group in self._groups():
             self._set_learning_rate()
             step = self.stepper.step(group)
@@ -133,7 +138,8 @@ class TrainingLoop:
             else:
                 self.totals["loss"] += step.loss
                 self.totals["steps"] += 1
-                parts.after_step()
+                if parts.after_step:
+                    parts.after_step()
             if self.iteration % args.log_steps == 0 or self.iteration == self.steps_per_epoch:
                 self._report(step)
             if args.save_steps and self.steps_done % args.save_steps == 0 and self.iteration < self.steps_per_epoch:
@@ -206,13 +212,14 @@ class TrainingLoop:
         }
         self.epoch, self.iteration = self.epoch + 1, 0
         self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
-        evaluated = self.parts.evaluate(self.epoch)
+        evaluated = self.parts.evaluate(self.epoch) if self.parts.evaluate else {}
         results |= evaluated
         if self.writer:
             self.writer.epoch(results)
             shown = {"train_loss": train_loss, **evaluated}
             self.writer.scalars({f"epoch/{name}": value for name, value in shown.items()}, self.epoch)
-            self.parts.draw(self.epoch, self.writer)
+            if self.parts.draw:
+                self.parts.draw(self.epoch, self.writer)
         logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in results.items()))
         if self.epoch % self.args.save_epochs == 0:
             self._save()
@@ -239,7 +246,7 @@ class TrainingLoop:
             "iteration": self.iteration,
             "step": self.steps_done,
             "effective_batch": self.effective_batch,
-            "images": parts.num_images,
+            "images": self.num_images,
             "totals": self.totals,
             "corrupt": sorted(parts.corrupt.indices),
             "rng": rng,
@@ -258,7 +265,7 @@ class TrainingLoop:
         """
         parts = self.parts
         self.checkpoints.check_newest(path, state["step"])
-        check_continuation(state, path, self.args.epochs, self.effective_batch, parts.num_images)
+        check_continuation(state, path, self.args.epochs, self.effective_batch, self.num_images)
         for extra in parts.extras:
             extra.check(state)
         self.epoch, self.iteration, self.steps_done = state["epoch"], state["iteration"], state["step"]

@@ -10,8 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pretrain.common.distributed import World
-from pretrain.data.datasets import CorruptImages, EpochDataset
-from pretrain.data.samplers import StatelessSampler
+from pretrain.data.datasets import CorruptImages
 from pretrain.training.metrics import MetricWriter
 from pretrain.training.precision import Precision
 
@@ -31,13 +30,9 @@ class Stateful(Protocol):
         """Takes its entries from a checkpoint."""
 
 
-def nothing(*_: object) -> None:
-    """The part of a task that has nothing to do there."""
-
-
 @dataclass
 class TrainingParts:
-    """The parts of one task, as the loop (:mod:`pretrain.training.loop`) uses them.
+    """The parts of one task, as the loop (:mod:`pretrain.training.loop`) uses them; those that are None do nothing.
 
     Attributes:
         model: the model on its device; a checkpoint holds all of it.
@@ -65,23 +60,11 @@ class TrainingParts:
     inputs: Callable[[Any], tuple[Any, ...]]
     set_training_mode: Callable[[], object]
     export: Callable[[Mapping[str, Any]], None]
-    start: Callable[[], None] = nothing
-    after_step: Callable[[], None] = nothing
-    evaluate: Callable[[int], dict[str, float]] = lambda epoch: {}
-    draw: Callable[[int, MetricWriter], None] = nothing
+    start: Callable[[], None] | None = None
+    after_step: Callable[[], None] | None = None
+    evaluate: Callable[[int], dict[str, float]] | None = None
+    draw: Callable[[int, MetricWriter], None] | None = None
     extras: Sequence[Stateful] = ()
-
-    @property
-    def sampler(self) -> StatelessSampler:
-        """Decides which images come next."""
-        assert isinstance(self.loader.sampler, StatelessSampler)
-        return self.loader.sampler
-
-    @property
-    def num_images(self) -> int:
-        """Images of an epoch, over all processes."""
-        assert isinstance(self.loader.dataset, EpochDataset)
-        return len(self.loader.dataset)
 
 
 MakeParts = Callable[[argparse.Namespace, World, torch.device, bool], TrainingParts]

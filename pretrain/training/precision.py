@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.common.devices import AMP, autocast
+from pretrain.common.devices import AMP, autocast_of
 from pretrain.common.errors import UserError
 
 __all__ = ["Precision"]
@@ -36,6 +36,7 @@ class Precision:
 
     def set_level(self, level: int) -> None:
         self.level = level
+        self._autocast = autocast_of(self.rungs[level][0], self.device)
         if hasattr(self.model, "fp32_decoder"):
             self.model.fp32_decoder = self.rungs[level][1]
 
@@ -52,7 +53,7 @@ class Precision:
         return {"off": "fp32"}.get(amp, amp + (" with an fp32 decoder" if fp32_decoder else ""))
 
     def autocast(self) -> torch.autocast:
-        return autocast(self.rungs[self.level][0], self.device)
+        return self._autocast()
 
     def state_dict(self) -> dict:
         return {"level": self.level, "scaler": self.scaler.state_dict()}

@@ -55,7 +55,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     images = _seeded_images(args, model, open_reader(args.data_path), train=True)
     loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
     held_out = _held_out_loader(args, model, world)
-    shown = held_out.dataset if held_out else _seeded_images(args, model, images.reader, train=False)
+    shown = held_out.dataset if held_out is not None else _seeded_images(args, model, images.reader, train=False)
     pictures = Pictures(args, model, shown, world)
     if initialise:
         initialise_model(model, args.init_weights)
@@ -68,8 +68,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         return imgs, args.mask_ratio, noise
 
     def evaluate(epoch: int) -> dict[str, float]:
-        if held_out is None:
-            return {}
+        assert held_out is not None
         loss = mean_reconstruction_loss(model, held_out, args.mask_ratio, world, device, precision.autocast)
         return {"val_loss": loss}
 
@@ -82,7 +81,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         precision=precision,
         inputs=inputs,
         set_training_mode=model.train,
-        evaluate=evaluate,
+        evaluate=evaluate if held_out is not None else None,
         draw=lambda epoch, writer: pictures.draw(epoch, writer, device, precision),
         export=partial(export_encoder, Path(args.output_dir) / "encoder.pth"),
     )

@@ -49,7 +49,8 @@ def train(args: argparse.Namespace, world: World, device: torch.device, make_par
     if path and state:
         loop.restore(state, path)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    parts.start()
+    if parts.start:
+        parts.start()
     loop.train()
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ class Stepper:
     skipped and precision returns to where it was, until `max_failures` steps in a row have failed.
 
     Args:
-        loss_module: called with the tensors of a micro-batch, returns the loss; may be wrapped in DDP.
+        loss_module: called with what is in a micro-batch, returns the loss; may be wrapped in DDP.
         clip_grad: largest norm of the gradient, 0 for none.
     """
 
@@ -53,7 +54,7 @@ class Stepper:
         self.failures = 0
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def step(self, group: Sequence[tuple[torch.Tensor, ...]]) -> Step:
+    def step(self, group: Sequence[tuple[Any, ...]]) -> Step:
         """One step on the micro-batches of a group, which count alike.
 
         Raises:
@@ -78,17 +79,18 @@ class Stepper:
             self.failures = 0
             return Step(loss.item(), grad_norm.item())
 
-    def _backward(self, group) -> tuple[torch.Tensor, torch.Tensor]:
+    def _backward(self, group: Sequence[tuple[Any, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the mean loss of the group; returns that loss over all processes and the gradient's norm."""
-        total = 0.0
-        scaler = self.precision.scaler
+        total = None
+        scaler, loss_module = self.precision.scaler, self.loss_module
         for i, batch in enumerate(group):
-            wait = i < len(group) - 1 and isinstance(self.loss_module, DistributedDataParallel)
-            with self.loss_module.no_sync() if wait else nullcontext():
+            wait = i < len(group) - 1
+            with loss_module.no_sync() if wait and isinstance(loss_module, DistributedDataParallel) else nullcontext():
                 with self.precision.autocast():
-                    loss = self.loss_module(*batch) / len(group)
+                    loss = loss_module(*batch) / len(group)
                 (scaler.scale(loss) if self.precision.scales_loss else loss).backward()
-            total = total + loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None, "a step needs a micro-batch"
         if self.precision.scales_loss:
             scaler.unscale_(self.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
