@@ -14,7 +14,6 @@ The class names are written beside the folder. Any file in COCO's format with fe
 import argparse
 import json
 import shutil
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -23,9 +22,17 @@ import numpy as np
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
 IGNORED = 255
+
+NEEDED = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id"),
+    "categories": ("id", "name"),
+}
+"""The lists of an annotation file, and what each of their entries must have."""
 
 
 def object_mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
@@ -47,20 +54,49 @@ def object_mask(segmentation: list | dict, height: int, width: int) -> np.ndarra
 def label_map(annotations: list[dict], labels: dict[int, int], height: int, width: int) -> np.ndarray:
     """Labels uint8 `(height, width)` of one image's annotations; `labels` by category id."""
     drawn = np.full((height, width), IGNORED, np.uint8)
-    masks = [(a, object_mask(a["segmentation"], height, width)) for a in annotations if a.get("segmentation")]
+    masks = []
+    for annotation in annotations:
+        if annotation.get("segmentation"):
+            try:
+                masks.append((annotation, object_mask(annotation["segmentation"], height, width)))
+            except UserError:
+                raise
+            except Exception as e:  # pycocotools raises many types for a malformed mask
+                raise UserError(f"the segmentation of annotation {annotation['id']} cannot be read: {e}") from e
     # Crowds are the farthest behind: an object in front of one is known.
     for annotation, mask in sorted(masks, key=lambda m: (not m[0].get("iscrowd"), -m[1].sum())):
         drawn[mask] = IGNORED if annotation.get("iscrowd") else labels[annotation["category_id"]]
     return drawn
 
 
+def read(annotation_file: Path) -> dict:
+    """An annotation file whose lists have all that is needed of them.
+
+    Raises:
+        UserError: it is not JSON, or something is missing.
+    """
+    try:
+        content = json.loads(annotation_file.read_bytes())
+    except ValueError as e:
+        raise UserError(f"it is not a JSON file: {e}") from e
+    for name, keys in NEEDED.items():
+        entries = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise UserError(f"it has no list of {name!r}")
+        for entry in entries:
+            missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+            if missing:
+                raise UserError(f"an entry of {name!r} has no {missing[0]!r}: {json.dumps(entry)[:80]}")
+    return content
+
+
 def convert(annotation_file: Path, output: Path) -> int:
     """Writes a label map for each image to `output` and the class names to `output.txt`; returns how many.
 
     Raises:
-        ValueError, KeyError, TypeError: the file is not in COCO's format, or cannot become label maps.
+        UserError: the file is not in COCO's format, or cannot become label maps.
     """
-    content = json.loads(annotation_file.read_bytes())
+    content = read(annotation_file)
     categories = sorted(content["categories"], key=lambda c: c["id"])
     if not 0 < len(categories) < IGNORED:
         raise UserError(f"it has {len(categories)} categories; label maps of 8 bits hold 1 to {IGNORED - 1}")
@@ -112,19 +148,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path, help="annotation file in COCO's format")
     parser.add_argument("output", type=Path, help="folder to write; must not exist yet")
+    add_traceback_option(parser)
     args = parser.parse_args()
     if args.output.exists():
         parser.error(f"{args.output} exists already; remove it or name another folder")
-    if not args.annotations.is_file():
-        sys.exit(f"error: Annotation file {args.annotations} does not exist.")
-    try:
-        count = convert(args.annotations, args.output)
-    except OSError as e:
-        sys.exit(f"error: {e}")
-    except KeyError as e:
-        sys.exit(f"error: {args.annotations} cannot be drawn: something in it has no {e}.")
-    except (ValueError, TypeError) as e:
-        sys.exit(f"error: {args.annotations} cannot be drawn: {e}.")
+    with exit_on_user_error():
+        if not args.annotations.is_file():
+            raise UserError(f"Annotation file {args.annotations} does not exist.")
+        try:
+            count = convert(args.annotations, args.output)
+        except UserError as e:
+            raise UserError(f"{args.annotations} cannot be drawn: {e}.") from e
     print(f"{args.output}: {count} label maps; class names in {args.output}.txt")
 
 

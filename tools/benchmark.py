@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pretrain.benchmarks.pretraining import benchmark_pretrain
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
@@ -58,6 +58,7 @@ def add_detect_parser(subcommands) -> None:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
+    add_traceback_option(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", choices=AMP, default="off")
     parser.add_argument("--rounds", type=int, default=rounds)

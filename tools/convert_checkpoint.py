@@ -14,7 +14,7 @@ from torch import nn
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
 from pretrain.checkpoints.grids import GRID_KEY
 from pretrain.checkpoints.kinds import recognise
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import check_output_path, save_weights
 
@@ -26,6 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to", choices=[t.value for t in Target], help="default: what --config is for, else detection")
     parser.add_argument("--config", help="LazyConfig of a run: the result is fitted to its model and loaded into it")
     parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
+    add_traceback_option(parser)
     args = parser.parse_args(argv)
     if args.config and args.to in (Target.PRETRAIN.value, Target.CLASSIFIER.value):
         parser.error(f"--config belongs to --to detection or segmentation, not to --to {args.to}")

@@ -19,7 +19,7 @@ from lazyrun.config.task import task_of
 from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.weights import load_weights
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
 EXAMPLES = """
@@ -44,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--image", type=Path, help="picture with objects in it, to trace and compare with (.ts)")
     parser.add_argument("--force", action="store_true", help="replace --output if it exists")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    add_traceback_option(parser)
     return parser.parse_args(argv)
 
 

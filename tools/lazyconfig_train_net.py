@@ -10,7 +10,7 @@ import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
 from lazyrun.engine.launch import launch
 from lazyrun.engine.run import run
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 
 EXAMPLES = """
 examples:
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the run's numbers, check the data, build the model, train nothing"
     )
+    add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():
         launch(run, args, load_config(args.config_file, args.opts))

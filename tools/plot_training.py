@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from lazyrun.viz.curves import plot_runs, read_curves
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("training.png"), help="picture [%(default)s]")
     parser.add_argument("--names", nargs="+", help="of the runs in the legend (default: their folders')")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="running median of N points over the loss")
+    add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():
         if args.output.suffix not in FORMATS:

@@ -33,7 +33,7 @@ from lazyrun.config.task import task_of
 from lazyrun.inference.inputs import find_images, is_video
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
 SOME_SKIPPED = 3
@@ -53,6 +53,7 @@ def parse_args() -> argparse.Namespace:
     add("--save-masks", action="store_true", help="also write each object's mask, white on black")
     add("--annotations", type=Path, help="COCO annotation file to take the images' ids from, by file name")
     add("opts", nargs="*", metavar="key=value", help="changes to the config, such as test.tta.enabled=true")
+    add_traceback_option(parser)
     args = parser.parse_args()
     # `--input a.jpg key=value` reads the overrides as inputs.
     args.opts += [name for name in args.input if "=" in name and not Path(name).exists()]

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from pretrain import finetune, knn, linprobe
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.files import save_json
 from pretrain.data.readers import FASHION_MNIST, FashionMnistReader
 from pretrain.training import pretraining as trainer
@@ -46,9 +46,9 @@ FINETUNE = [
 
 def write_subset(source: str, folder: Path) -> None:
     """A part of Fashion-MNIST as IDX files: random training images, the first test images."""
-    folder.mkdir(parents=True, exist_ok=True)
     for split, name, count in (("train", "train", TRAIN_IMAGES), ("val", "t10k", TEST_IMAGES)):
         reader = FashionMnistReader(source, split)
+        folder.mkdir(parents=True, exist_ok=True)
         order = np.random.default_rng(0).permutation(len(reader)) if split == "train" else np.arange(len(reader))
         for kind, values in (("images-idx3", reader.images), ("labels-idx1", reader.labels)):
             values = values[order[:count]]
@@ -119,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--report", action="store_true", help="only print what is there")
+    add_traceback_option(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)

@@ -19,7 +19,7 @@ from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.data.samples import class_names, iterate_samples
 from lazyrun.viz.instances import contact_sheet
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
 
@@ -30,6 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=12, help="images to draw (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, as in training")
+    add_traceback_option(parser)
     return parser.parse_args(argv)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lazyrun.evaluation.analysis import read_annotations, read_results
 from lazyrun.viz.report import write_report
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
 
@@ -27,6 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=10, help="images to draw, worst first (default: %(default)s)")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="least score drawn (default: %(default)s)")
     parser.add_argument("--title", help="of the page (default: the name of the run's folder)")
+    add_traceback_option(parser)
     return parser.parse_args(argv)
 
 

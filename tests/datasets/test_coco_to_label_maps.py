@@ -55,7 +55,7 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.clear(), "something in it has no 'categories'"),
+        (lambda c: c.clear(), "it has no list of 'images'"),
         (lambda c: c["images"].clear(), "it lists no images"),
         (lambda c: c["images"][0].update(file_name="../1.jpg"), "'../1.jpg' must be a path below the image folder"),
         (lambda c: c["images"][0].update(file_name="/1.jpg"), "'/1.jpg' must be a path below the image folder"),
@@ -66,6 +66,8 @@ def test_missing_file(tmp_path):
             lambda c: c["annotations"][0].update(segmentation={"size": [1, 2], "counts": [2]}),
             "a mask has the size [1, 2]",
         ),
+        (lambda c: c["images"][0].pop("width"), "an entry of 'images' has no 'width'"),
+        (lambda c: c["annotations"][0].update(segmentation="abc"), "segmentation of annotation 1 cannot be read"),
     ],
 )
 def test_mistakes(annotations, tmp_path, change, message):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import ExifTags, Image
 from shapes import CONFIG, REPO
 
@@ -63,3 +64,22 @@ def test_files_that_cannot_be_used(tmp_path):
     Image.new("RGB", (48, 48)).save(tmp_path / "c.jpg")
     with pytest.raises(UserError, match=r"Mismatched image shape for image .*c\.jpg, got \(48, 48\)"):
         mapper(sample(tmp_path / "c.jpg"))
+
+
+def test_photos_are_turned_upright_as_detectron2_does(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
+    pictures = {"RGB": Image.fromarray(pixels), "L": Image.fromarray(pixels[..., 0])}
+    pictures["P"] = pictures["RGB"].convert("P")
+    for mode, picture in pictures.items():
+        for orientation in range(10):  # 1 to 8 are known; 0 and 9 mean nothing
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = orientation
+            path = tmp_path / f"{mode}{orientation}.png"
+            picture.save(path, exif=exif)
+            assert np.array_equal(read_rgb(path), detectron2_read_image(str(path), "RGB")), (mode, orientation)
+
+
+def test_damaged_exif_data_leave_the_image_as_it_is(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08nonsense")
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), pixels)

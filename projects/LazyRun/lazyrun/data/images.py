@@ -1,11 +1,12 @@
 """Reading image files."""
 
 import os
+from contextlib import suppress
 
 import numpy as np
-from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pretrain.common.errors import UserError
 from pretrain.common.images import to_eight_bits
@@ -37,5 +38,8 @@ def decode_image(path: str | os.PathLike, image_format: str) -> np.ndarray:
         OSError, ValueError and others: the file is missing, damaged, no image, or has 32 bits a pixel.
     """
     with PathManager.open(os.fspath(path), "rb") as file, Image.open(file) as image:
-        upright = _apply_exif_orientation(image)
-        return convert_PIL_to_numpy(to_eight_bits(upright, image.format), image_format)
+        file_format = image.format
+        image.load()
+        with suppress(Exception):  # damaged EXIF data raise many types; the image itself has been read
+            ImageOps.exif_transpose(image, in_place=True)
+        return convert_PIL_to_numpy(to_eight_bits(image, file_format), image_format)

@@ -48,7 +48,10 @@ class COCOEvaluator(evaluation.COCOEvaluator):
 
 @contextmanager
 def _implementation(cls: type) -> Iterator[None]:
-    """detectron2 takes the class from a global of its module; inside this context that is `cls`."""
+    """detectron2 takes the class from a global of its module; inside this context that is `cls`.
+
+    Its methods have no argument for it, and overriding them would repeat all of what they write.
+    """
     before = coco_evaluation.COCOeval
     coco_evaluation.COCOeval = cls
     try:
