@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 VERSION = re.search(r'__version__ = "(.+)"', Path("pretrain/__init__.py").read_text()).group(1)
 
 PRETRAIN = [
-    "torch>=2.6",
-    "torchvision>=0.21",
-    "timm>=1.0.12",
+    "torch>=2.9",
+    "torchvision>=0.24",
+    "timm>=1.0.21",
     "einops>=0.7",
     "numpy>=1.26",
     "safetensors>=0.4",
@@ -25,7 +25,7 @@ DETECTION = [
     "hydra-core>=1.3",
     "pycocotools>=2.0.7",
     "faster-coco-eval>=1.6",
-    "Pillow>=10",
+    "Pillow>=11",
     "Jinja2>=3",
     "matplotlib>=3.8",
     "opencv-python-headless>=4.8",
@@ -40,7 +40,7 @@ DETECTION = [
     "setuptools<81",  # detectron2's model zoo imports pkg_resources
 ]
 
-EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6.2"]
 
 setup(
     name="convmae-det",

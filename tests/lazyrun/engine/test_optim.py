@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2 import model_zoo
+from detectron2.config import LazyCall
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -96,3 +97,16 @@ def test_a_loaded_state_continues_without_choosing_how(saved_as):
     train(expected, loop, steps=3)
     train(expected, loop, steps=3)
     assert_same_weights(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [(torch.optim.AdamW, {"betas": (0.9, 0.99)}), (torch.optim.Adafactor, {"eps": (None, 1e-3)})],
+)
+def test_the_state_can_be_read_without_running_code(cls, options, tmp_path):
+    """Lists of a config would be objects that torch.load refuses."""
+    params = model_zoo.get_config("common/optim.py").AdamW.params
+    optimizer = build_optimizer(LazyCall(cls)(params=params, lr=0.1, **options), nn.Linear(2, 2))
+    torch.save(optimizer.state_dict(), tmp_path / "state.pth")
+    group = torch.load(tmp_path / "state.pth", weights_only=True)["param_groups"][0]
+    assert all(tuple(group[key]) == value for key, value in options.items())

@@ -6,7 +6,7 @@ from copy import deepcopy
 import torch
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from pretrain.common.errors import UserError
@@ -48,6 +48,8 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         optimizer = instantiate(cfg)
     except (ValueError, TypeError) as e:
         raise UserError(f"The optimizer of this config cannot be built: {e}") from e
+    for options in (optimizer.defaults, *optimizer.param_groups):  # torch.load refuses the config's own lists
+        options.update({key: tuple(value) for key, value in options.items() if isinstance(value, ListConfig)})
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     return optimizer
 
