@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--config-file", default=CONFIG, help="LazyConfig (default: %(default)s)")
     parser.add_argument("--size", type=int, default=1024, help="side of the image in pixels (default: %(default)s)")
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to list (default: %(default)s)")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, behind a --")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, after a --")
     add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():

@@ -52,7 +52,7 @@ def add_detect_parser(subcommands) -> None:
     parser.add_argument("--find-batch", action="store_true", help="search the largest batch that trains instead")
     parser.add_argument("--memory-limit", type=float, metavar="GB", help="what --find-batch may keep on a CPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, behind a --")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, after a --")
     parser.set_defaults(run=run_detect)
     add_common_arguments(parser, rounds=3)
 

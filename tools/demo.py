@@ -20,7 +20,7 @@ MARKER = ".convmae-demo"
 
 
 def empty_folder(path: Path) -> Path:
-    """Makes the folder anew; only one that an earlier demo made, or an empty one, is replaced."""
+    """Creates the folder; replaces it only if it is empty or was made by an earlier demo."""
     path = path.resolve()
     if path.exists() and any(path.iterdir()) and not (path / MARKER).exists():
         sys.exit(f"error: {path} holds files that are not of a demo; name another folder with --output.")

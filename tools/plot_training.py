@@ -27,7 +27,9 @@ def run_names(paths: list[Path]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, metrics.json or log.jsonl")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, a metrics.json or a log.jsonl"
+    )
     parser.add_argument("--output", type=Path, default=Path("training.png"), help="picture [%(default)s]")
     parser.add_argument("--names", nargs="+", help="of the runs in the legend (default: their folders')")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="running median of N points over the loss")

@@ -57,7 +57,7 @@ def write_subset(source: str, folder: Path) -> None:
 
 
 def once(folder: Path, work: Callable[[], dict | None]) -> None:
-    """Runs a stage unless its result is there, and notes its CPU time; half a result is thrown away."""
+    """Runs a stage unless its result exists, and notes its CPU time; an unfinished result is deleted."""
     if (folder / "done.json").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("source", metavar="FOLDER", help="Fashion-MNIST, as for --data_path fashion_mnist:FOLDER")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--report", action="store_true", help="only print what is there")
+    parser.add_argument("--report", action="store_true", help="only print the results that exist")
     add_traceback_option(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

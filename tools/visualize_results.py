@@ -65,7 +65,7 @@ def main() -> None:
             count=args.count,
             score_threshold=args.score_threshold,
         )
-    print(f"{page}: open it in a browser; {min(args.count, len(dataset['images']))} pictures lie beside it.")
+    print(f"{page}: open it in a browser; {min(args.count, len(dataset['images']))} pictures are in the same folder.")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def check_names(
         state: the converted tensors by name.
         checkpoint: what they come from.
         shapes: every name and shape of the model.
-        report: is told what is missing, and why.
+        report: receives what is missing, and why.
 
     Raises:
         UserError: a tensor has no place, or a place has no tensor.

@@ -2,7 +2,7 @@
 
 Trunks have the same parameter names everywhere; detectors put something in front, such as `backbone.net.`, which
 :mod:`pretrain.checkpoints.layouts` knows. What differs is what stands around the trunk, and :data:`DROPPED` says for
-each target which parts do not go along, and why. Every tensor of a file is kept, renamed, resized or dropped for a
+each target which parts are left out, and why. Every tensor of a file is kept, renamed, resized or dropped for a
 stated reason; anything else is an error.
 
 Two numerical differences stay after a conversion (they are the published models'):
@@ -200,7 +200,7 @@ def _check_possible(checkpoint: Checkpoint, target: Target, shapes: Mapping[str,
 def _rename(
     checkpoint: Checkpoint, target: Target, shapes: Mapping[str, Sequence[int]] | None, report: ConversionReport
 ) -> dict[str, torch.Tensor]:
-    """Every tensor under its new name; those that do not go along are listed with the reason."""
+    """Every tensor under its new name; those left out are listed with the reason."""
     kind = checkpoint.kind
     stays = (target is Target.DETECTION and kind.is_detector) or (target is Target.SEGMENTATION and kind.is_segmentor)
     layout = SEGMENTATION if target is Target.SEGMENTATION else layout_of(shapes)

@@ -66,8 +66,8 @@ def square_grid(positions: int, may_have_slot: bool = True) -> tuple[Grid, bool]
             return (side, side), slot
     slot_text = ", with or without a class token" if may_have_slot else ""
     raise UserError(
-        f"A position embedding of {positions} positions is no square grid{slot_text}, and the file does not say which "
-        f'grid it is; add it to the file as {GRID_KEY}="ROWSxCOLUMNS" beside its tensors.'
+        f"A position embedding of {positions} positions is not a square grid{slot_text}, and the file does not say "
+        f'which grid it is; add it to the file as {GRID_KEY}="ROWSxCOLUMNS" beside its tensors.'
     )
 
 

@@ -1,4 +1,4 @@
-"""Which kind of checkpoint a file is, told from the names and shapes of its tensors and never guessed.
+"""Recognises which kind of checkpoint a file is from the names and shapes of its tensors, without guessing.
 
 A kind is a table from parts (trunk, decoder, head …) to the names of their tensors. A file is of a kind when every one
 of its tensors falls into one of the kind's parts and no required part is absent; the kinds exclude each other. The
@@ -151,7 +151,7 @@ class Checkpoint:
     Attributes:
         source: the file, or "state dict".
         kind: what it is.
-        why: what told it, in words.
+        why: the evidence for the kind, as a sentence.
         sizes: of its trunk; None for detectors with other backbones.
         tensors: by name, without the wrappers' prefixes.
         parts: the part every tensor belongs to.
@@ -286,7 +286,7 @@ def _kind_of(names: Collection[str], source: str) -> Kind:
         against = [f"there is no place for {summarise(unknown)}"] if unknown else []
         against += [f"the file has no {', '.join(part.value for part in absent)}"] if absent else []
         hint = f" The closest is {closest.name}, but {' and '.join(against)}."
-    raise UserError(f"{source} is no kind of checkpoint known here: {seen}{hint}")
+    raise UserError(f"{source} is not a known kind of checkpoint: {seen}{hint}")
 
 
 def _evidence(kind: Kind, present: set[Part], model: str | None) -> str:
@@ -314,6 +314,6 @@ def _read_sizes(kind: Kind, tensors: Mapping[str, torch.Tensor], parts: Mapping[
     if problems := trunk_problems(sizes, shapes):
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(
-            f"{source} looks like {kind.name}, {sizes}, but its trunk is not whole: {'; '.join(problems[:5])}{more}."
+            f"{source} looks like {kind.name}, {sizes}, but its trunk is incomplete: {'; '.join(problems[:5])}{more}."
         )
     return sizes

@@ -1,4 +1,4 @@
-"""Where each kind of detector or segmentation model keeps what a pretraining file has, told by its parameter names."""
+"""Where each kind of detector or segmentation model keeps the tensors of a pretraining file, by parameter name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,9 +24,9 @@ class DetectorLayout:
     Attributes:
         name: what it is the layout of.
         marker: what the name of some parameter begins with in these models and no others.
-        prefixes: for each part that goes along, what its names begin with in the detector.
+        prefixes: for each part that is converted, the prefix of its names in the detector.
         missing: regular expressions of the detector's names that pretraining has nothing for, each with the reason.
-        dropped: regular expressions of a pretraining file's names that stay behind although their part goes along.
+        dropped: regular expressions of names that are left out although their part is converted.
     """
 
     name: str

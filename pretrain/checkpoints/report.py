@@ -15,7 +15,7 @@ class ConversionReport:
     """
     Attributes:
         source: the file that was converted.
-        kind: what it is; `why` says what told it, `variant` the sizes of its trunk.
+        kind: what it is; `why` gives the evidence, `variant` the sizes of its trunk.
         target: what it became.
         kept: tensors that kept their name.
         renamed: new name of each tensor of the file that has another now; resized ones are here or in `kept` too.

@@ -26,7 +26,7 @@ def fit_segmentor(
     Args:
         state: weights by name.
         shapes: every name and shape of the model that will load them.
-        report: is told of every change.
+        report: receives every change.
     """
     wanted, there = ([name for name in names if name.startswith(_AUXILIARY)] for names in (shapes, state))
     if wanted and not there:

@@ -28,7 +28,7 @@ def add_traceback_option(parser: argparse.ArgumentParser) -> None:
         action=_ShowTraceback,
         nargs=0,
         default=argparse.SUPPRESS,
-        help="end a mistake in the arguments, data or files with its traceback too",
+        help="show the traceback of a mistake in the arguments, data or files too",
     )
 
 

@@ -83,7 +83,7 @@ def join_world(device: str) -> tuple[World, torch.device]:
     try:
         chosen = torch.device(device)
     except RuntimeError as e:
-        raise UserError(f"--device {device} is no device; pass cuda or cpu.") from e
+        raise UserError(f"--device {device} is not a device; pass cuda or cpu.") from e
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: there is no usable GPU; pass --device cpu.")
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -106,7 +106,7 @@ def in_world(device: str, work: Callable[[World, torch.device], object]) -> None
     world, torch_device = join_world(device)
     if not world.is_main:
         logging.getLogger("pretrain").setLevel(logging.ERROR)
-    atexit.register(leave_world)  # not at once after a mistake, of which the processes have to agree who tells
+    atexit.register(leave_world)  # after a mistake the processes must still agree on which of them reports it
     work(world, torch_device)
     leave_world()
 
@@ -130,5 +130,5 @@ def is_first_to_tell() -> bool:
         while time.monotonic() < deadline and not store.check(["told"]):
             time.sleep(0.1)
         return store.add("told", 1) == 1
-    except RuntimeError:  # the store has ended with the main process, which has told what ended it
+    except RuntimeError:  # the store ended with the main process, which has reported the mistake
         return False

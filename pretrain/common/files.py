@@ -113,7 +113,7 @@ def load_checkpoint(path: str | os.PathLike) -> Any:
 
 
 def load_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """What a `.safetensors` file says beside its tensors.
+    """The metadata of a `.safetensors` file.
 
     Raises:
         UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Grey images of more than 8 bits, of which Pillow's conversions make white ones."""
+"""Greyscale images of more than 8 bits, which Pillow's own conversions clip to white."""
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ __all__ = ["check_depth", "to_eight_bits"]
 
 
 def to_eight_bits(image: Image.Image, file_format: str | None = None) -> Image.Image:
-    """A grey image of 16 bits with 0…65535 as 0…255; any other image as it is.
+    """Scales a 16-bit greyscale image to 8 bits; returns any other image unchanged.
 
     Pillow would clip what is above 255. The lower byte is dropped, as Pillow drops that of colour images of 16 bits.
 
@@ -29,7 +29,7 @@ def to_eight_bits(image: Image.Image, file_format: str | None = None) -> Image.I
 def check_depth(image: Image.Image, file_format: str | None = None) -> None:
     """Raises UserError for a grey image of 32 bits, which does not tell what is white; decodes nothing."""
     if image.mode in ("I", "F") and not _has_sixteen_bits(image, file_format):
-        raise UserError("its pixels have 32 bits, and what is white is unknown; save it with 8 or 16 bits")
+        raise UserError("its pixels have 32 bits, whose value range is undefined; save it with 8 or 16 bits")
 
 
 def _has_sixteen_bits(image: Image.Image, file_format: str | None) -> bool:

@@ -54,7 +54,7 @@ def saved_activation_bytes(
     Each storage counts once however many views of it are kept; parameters, which exist anyway, do not count.
 
     Raises:
-        MemoryLimitExceeded: more than `limit` bytes; raised as soon as they are, in the middle of the forward pass.
+        MemoryLimitExceeded: more than `limit` bytes; raised as soon as that is known, in mid-forward.
     """
     excluded = {p.untyped_storage().data_ptr() for p in parameters}
     kept: dict[int, torch.UntypedStorage] = {}

@@ -49,8 +49,8 @@ def finetune_transform(
         )
     except (AssertionError, KeyError, ValueError) as e:
         raise UserError(
-            f"--aa {policy} is no augmentation policy of timm's; give one such as rand-m9-mstd0.5-inc1, augmix-m3-w3, "
-            "original or 3a, or none."
+            f"--aa {policy} is not an augmentation policy of timm; give one such as rand-m9-mstd0.5-inc1, "
+            "augmix-m3-w3, original or 3a, or none."
         ) from e
     for step in transform.transforms:
         for op in _operations(step):

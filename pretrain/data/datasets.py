@@ -38,7 +38,7 @@ class MaskedSample(NamedTuple):
 
 
 class EpochDataset(Dataset):
-    """A data set indexed by `(epoch, index)`, of which a sampler takes each index once in an epoch.
+    """A data set indexed by `(epoch, index)`; a sampler takes each index once in an epoch.
 
     Attributes:
         seed: of the order, and of whatever is random in its samples.

@@ -34,8 +34,8 @@ def open_reader(data_path: str, split: str = "train") -> Any:
     prefix = data_path.partition("/")[0]
     if prefix in ("wds", "hfids", "tfds"):
         raise UserError(
-            f"{data_path}: data is read at random places, which the stream {prefix}/ cannot do. Give the folder of "
-            "the tar shards itself, or hfds/NAME for a Hugging Face data set."
+            f"{data_path}: images are read in random order, which the stream {prefix}/ does not allow. Give the "
+            "folder of the tar shards itself, or hfds/NAME for a Hugging Face data set."
         )
     if data_path.startswith(FASHION_MNIST):
         return FashionMnistReader(data_path.removeprefix(FASHION_MNIST), split)
@@ -120,5 +120,5 @@ def _read_idx(root: str, name: str, ndim: int) -> np.ndarray:
         if content[:4] != bytes([0, 0, 8, ndim]) or sizes.prod() != len(values):
             raise UserError("its header does not describe what follows")
     except (EOFError, OSError, ValueError, zlib.error) as e:
-        raise UserError(f"{path} is no whole IDX file: {e}") from e
+        raise UserError(f"{path} is not a complete IDX file: {e}") from e
     return values.reshape(sizes)

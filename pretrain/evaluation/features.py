@@ -16,7 +16,7 @@ __all__ = ["CachedFeatures", "extract_features", "pooled_features"]
 
 
 class CachedFeatures(EpochDataset):
-    """Features in place of images, indexed as they are; :meth:`fill` has to come before the first is asked for.
+    """Features in place of images, with the same indices; call :meth:`fill` before reading any.
 
     Args:
         images: whose features they are.

@@ -68,7 +68,7 @@ def complementary_mask(noise: torch.Tensor, mask_ratio: float) -> PatchMask:
     if mask_ratio != 1 - 1 / COMPLEMENTARY_GROUPS:
         raise UserError(f"Complementary masking (FastConvMAE) needs mask_ratio 0.75, got {mask_ratio}.")
     if L % COMPLEMENTARY_GROUPS:
-        raise UserError(f"Complementary masking cuts the patches into four groups; {L} patches cannot be.")
+        raise UserError(f"Complementary masking needs a number of patches divisible by four, got {L}.")
     K = L // COMPLEMENTARY_GROUPS
     ids_shuffle = noise.argsort(dim=1)
     return keep_first(torch.cat([ids_shuffle.roll(-i * K, dims=1) for i in range(COMPLEMENTARY_GROUPS)]), K)

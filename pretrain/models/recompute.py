@@ -179,7 +179,7 @@ def _chunks(hidden: torch.Tensor) -> Iterator[slice]:
 
 
 def _saves_memory(x: torch.Tensor) -> bool:
-    """Whether the hand-written backward pays: not without gradients, nor in a compiler, which recomputes by itself."""
+    """Whether the hand-written backward pays off: with gradients, and outside a compiler, which recomputes itself."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.numel() > 0
 
 

@@ -122,7 +122,7 @@ def _fill_caches(
 class WorldBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm over the samples of all processes, for inputs that need no gradient.
 
-    The published probe normalises each process's samples by themselves; so two processes would not equal one.
+    The published probe normalises each process's samples separately, so that two processes would not equal one.
     `torch.nn.SyncBatchNorm` refuses tensors on a CPU, and lazyrun's `PlainSyncBatchNorm` builds on detectron2, which
     nothing here needs.
     """

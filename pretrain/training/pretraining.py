@@ -130,7 +130,7 @@ def _held_out_loader(args: argparse.Namespace, model: MaskedAutoencoderConvViT, 
 
 
 class Pictures:
-    """Reconstructions of the first few images again and again as training goes on, drawn by the main process."""
+    """Reconstructions of the same few images in the course of training, drawn by the main process."""
 
     def __init__(self, args: argparse.Namespace, model: MaskedAutoencoderConvViT, images: Dataset, world: World):
         assert isinstance(images, ImageDataset)

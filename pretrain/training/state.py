@@ -55,7 +55,7 @@ def set_rng_state(state: dict, device: torch.device) -> None:
 
 
 class Checkpoints:
-    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`, of which the newest few are kept."""
+    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`; only the newest few are kept."""
 
     def __init__(self, output_dir: Path, keep: int):
         self.output_dir, self.keep = output_dir, keep

@@ -54,7 +54,7 @@ def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
     for split, folders in (("train", train), ("test", val)):
         if folders:
             images, labels = folders
-            find_pairs(images, labels)  # a missing partner is told before anything is built
+            find_pairs(images, labels)  # report a missing partner before anything is built
             register_label_maps(labels, images, labels, names, reduce_zero_label=reduce_zero_label)
             cfg.dataloader[split].dataset.names = labels
     if not val:

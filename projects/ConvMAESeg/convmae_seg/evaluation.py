@@ -85,7 +85,7 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
 
 
 class _Decided:
-    """A class map in the place of logits, of which detectron2's evaluator asks the argmax alone."""
+    """A class map in place of logits: detectron2's evaluator only calls argmax on them."""
 
     def __init__(self, classes: torch.Tensor):
         self.classes = classes

@@ -89,7 +89,7 @@ class Segmentor(nn.Module):
             `(height, width)` int64 on the CPU, and under `return_logits` also `sem_seg`, `(K, height, width)` float32.
 
         Raises:
-            UserError: training with one image in all, of which pyramid pooling's batch norm has one value.
+            UserError: training with a single image: pyramid pooling's batch norm would see one value.
         """
         if not self.training:
             return [self._segment(inputs) for inputs in batched_inputs]

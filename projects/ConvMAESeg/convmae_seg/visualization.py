@@ -1,4 +1,4 @@
-"""Pictures of class maps: each class in its colour over the image, and beside it a legend of the classes present."""
+"""Pictures of class maps: the image under the colours of its classes, and a legend of those present."""
 
 from collections.abc import Sequence
 from functools import cache

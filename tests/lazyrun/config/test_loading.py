@@ -22,7 +22,7 @@ SEGMENTATION = str(PROJECTS / "ConvMAESeg/configs/shapes/upernet_convmae_tiny.py
         ("trian.max_iter=3", "the config has no 'trian'; did you mean 'train'"),
         ("dataloader.train.mapper.augmentations.7.prob=1", "has 2 entries, '7' is none of them"),
         ("train.max_iter", "'train.max_iter' is not of the form key=value"),
-        ("--resume", "Option --resume stands behind a key=value; put all options before"),
+        ("--resume", "Option --resume comes after a key=value; put all options before"),
         ("optimizer.lr=0,001", "gives several values; decimals have a point"),
         ("train.init_checkpoint=a (1).pth", r"not of the form key=value; a value with brackets.* needs quotes"),
     ],

@@ -117,4 +117,6 @@ def test_depth_of_images(check, tmp_path):
     assert not check().faults
     Image.new("F", (20, 10)).save(tmp_path / "2.png", format="TIFF")
     (fault,) = check().faults
-    assert "1 image files of 32 bits a pixel, whose white is unknown (2.png); save them with 8 or 16 bits" in fault
+    assert (
+        "1 image files of 32 bits a pixel, whose value range is undefined (2.png); save them with 8 or 16 bits" in fault
+    )

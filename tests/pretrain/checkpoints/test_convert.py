@@ -248,7 +248,7 @@ def test_unknown_tensors_are_refused(convmae):
         ValueError, match=r"closest is ConvMAE or FastConvMAE pretraining, but there is no place for ema"
     ):
         recognise(convmae | {"ema.weight": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"known here: it holds conv1\.weight, layer1\.\* \(2\)\.$"):
+    with pytest.raises(ValueError, match=r"not a known kind of checkpoint: it holds conv1\.weight, layer1\.\* \(2\)\.$"):
         recognise({"conv1.weight": torch.ones(1), "layer1.0.a": torch.ones(1), "layer1.0.b": torch.ones(1)})
     with pytest.raises(ValueError, match="no kind of checkpoint"):  # v2 has a class token and no stage*_output_decode
         recognise(convmae | {"cls_token": torch.ones(1, 1, 24)})
@@ -256,7 +256,7 @@ def test_unknown_tensors_are_refused(convmae):
 
 def test_incomplete_trunks_are_refused(convmae):
     without = {name: tensor for name, tensor in convmae.items() if name != "blocks3.4.attn.qkv.weight"}
-    with pytest.raises(ValueError, match=r"not whole: blocks3\.4\.attn\.qkv\.weight is missing\.$"):
+    with pytest.raises(ValueError, match=r"incomplete: blocks3\.4\.attn\.qkv\.weight is missing\.$"):
         recognise(without)
     with pytest.raises(ValueError, match=r"patch_embed4\.weight is \(24, 23\) instead of \(24, 24\)"):
         recognise(convmae | {"patch_embed4.weight": torch.ones(24, 23)})
@@ -269,12 +269,12 @@ def test_incomplete_trunks_are_refused(convmae):
 def test_oblong_positions_of_an_unknown_grid(convmae):
     """5x10 positions are not taken for 7x7 and a class token that the file does not have."""
     oblong = recognise(convmae | {"pos_embed": torch.randn(1, 50, 24)})
-    with pytest.raises(ValueError, match=r"50 positions is no square grid, and the file does not say which"):
+    with pytest.raises(ValueError, match=r"50 positions is not a square grid, and the file does not say"):
         convert(oblong, Target.DETECTION)
     for target in (Target.CLASSIFIER, Target.PRETRAIN):
         state, _ = convert(oblong, target)
         assert state["pos_embed"].shape == (1, 50, 24)
-    with pytest.raises(ValueError, match="151 positions is no square grid, with or without a class token"):
+    with pytest.raises(ValueError, match="151 positions is not a square grid, with or without a class token"):
         convert(recognise(v2() | {"pos_embed": torch.ones(1, 151, 32)}), Target.DETECTION)
 
 

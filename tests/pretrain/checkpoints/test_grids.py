@@ -86,10 +86,10 @@ def test_converted_files_say_their_grid(grid, suffix, tmp_path):
 
 def test_a_number_of_positions_that_is_no_square_needs_its_grid(tmp_path):
     state = classifier((4, 9)) | {"pos_embed": torch.randn(1, 50, 16)}
-    with pytest.raises(UserError, match=r"50 positions is no square grid.*add it to the file as pos_embed_grid="):
+    with pytest.raises(UserError, match=r"50 positions is not a square grid.*add it to the file as pos_embed_grid="):
         convert(recognise(state), Target.DETECTION)
     known, _ = convert(recognise({"model": state, GRID_KEY: "5x10"}), Target.DETECTION)
     assert known["backbone.net.pos_embed"].shape == (1, 49, 16)
     save_weights(state, tmp_path / "trunk.pth")
-    with pytest.raises(UserError, match="50 positions is no square grid"):
+    with pytest.raises(UserError, match="50 positions is not a square grid"):
         load_trunk(ConvViT(img_size=112, num_classes=0, **SIZES), tmp_path / "trunk.pth")

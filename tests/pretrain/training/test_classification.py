@@ -249,7 +249,7 @@ def test_fashion_mnist_and_a_share_of_its_labels(tmp_path):
     flipped = whole[:12] + bytes([whole[12] ^ 255]) + whole[13:]
     for damaged in (flipped, whole[:-9], b"", b"no gzip", gzip.compress(b"")):
         labels.write_bytes(damaged)
-        message = r"t10k-labels-idx1-ubyte\.gz is no whole IDX file: "
+        message = r"t10k-labels-idx1-ubyte\.gz is not a complete IDX file: "
         fails(knn, message, knn_arguments(f"fashion_mnist:{tmp_path}", tmp_path / "out"))
     labels.write_bytes(gzip.compress(gzip.decompress(whole)[:-1] + b"\n"))
     fails(knn, "has the val label 10, but", knn_arguments(f"fashion_mnist:{tmp_path}", tmp_path / "out"))
@@ -276,11 +276,11 @@ def test_a_file_of_another_number_of_classes(data, reference_names, tmp_path):
         (finetune, dict(label_fraction=2.0), "--label_fraction must be above 0 and at most 1, got 2.0"),
         (finetune, dict(val_split="test"), "There is no folder .*test: classification needs"),
         (finetune, dict(eval="True"), "--eval needs the file to evaluate"),
-        (finetune, dict(aa="bogus"), "--aa bogus is no augmentation policy"),
+        (finetune, dict(aa="bogus"), "--aa bogus is not an augmentation policy"),
         (finetune, dict(smoothing=1), "--smoothing must be at least 0 and below 1, got 1.0"),
         (finetune, dict(mixup=-1), "--mixup must be at least 0, got -1.0"),
         (finetune, dict(drop_path=1.5), "--drop_path must be at least 0 and below 1, got 1.5"),
-        (finetune, dict(device="gpu"), "--device gpu is no device; pass cuda or cpu"),
+        (finetune, dict(device="gpu"), "--device gpu is not a device; pass cuda or cpu"),
         (finetune, dict(input_size=0), r"--input_size must be at least 1, got \[0, 0\]"),
         (finetune, dict(layer_decay=0), "--layer_decay must be above 0, got 0.0"),
         (finetune, dict(max_steps=-1), "--max_steps must be at least 0, got -1"),

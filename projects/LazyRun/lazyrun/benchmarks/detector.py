@@ -104,7 +104,7 @@ def checkpointed(model: nn.Module) -> nn.Module:
     """
     model = changed_net(model)
     if not hasattr(net_of(model), "set_grad_checkpointing"):
-        raise UserError(f"--act_checkpoint: {type(net_of(model)).__name__} cannot be told to recompute its blocks.")
+        raise UserError(f"--act_checkpoint: {type(net_of(model)).__name__} has no activation checkpointing.")
     net_of(model).set_grad_checkpointing(True)
     return model
 

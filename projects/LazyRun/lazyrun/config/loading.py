@@ -69,7 +69,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def read_config(config_file: str) -> DictConfig:
-    """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, as it is.
+    """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, without filling in defaults.
 
     Raises:
         UserError: there is no such file, or it cannot be read.

@@ -27,7 +27,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
     for text in overrides:
         if text.startswith("--"):
-            raise UserError(f"Option {text} stands behind a key=value; put all options before the first of them.")
+            raise UserError(f"Option {text} comes after a key=value; put all options before the first of them.")
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as e:
@@ -98,7 +98,7 @@ def _check_kind(key: str, value: object, current: object) -> None:
 
 
 def _kind(leaf: object) -> str | None:
-    """None for what may stand for any kind: null, and a reference to another key."""
+    """The kind of a value; None for null and for a reference to another key, which may be of any kind."""
     if leaf is None or (isinstance(leaf, str) and "${" in leaf):
         return None
     return {bool: "switch", str: "text"}.get(type(leaf), "number" if isinstance(leaf, Real) else "other")
@@ -112,7 +112,7 @@ def _leaves(value: object) -> list:
 
 
 def _current_value(cfg: DictConfig, key: str) -> object:
-    """What stands at a key, or the default of the argument that is meant; None if neither can be told."""
+    """The value of a key, or the default of the argument it names; None if neither is known."""
     parent, _, name = key.rpartition(".")
     with suppress(OmegaConfBaseException):  # a reference to nothing
         node = OmegaConf.select(cfg, parent) if parent else cfg

@@ -29,7 +29,7 @@ class Task:
         predictor: class for predictions in Python, as :class:`lazyrun.inference.predictor.Predictor`.
         writer: class for predictions in files, as :class:`lazyrun.inference.writer.PredictionWriter`.
         draw_sample: picture RGB uint8 of a training sample, given the names of the classes.
-        describe_samples: what is in some samples, in two words.
+        describe_samples: a short summary of some samples, such as "12 objects".
     """
 
     name: str

@@ -87,7 +87,7 @@ def check_coco_json(
 
 
 def _read(report: DatasetReport, json_file: Path, image_root: Path) -> tuple[list, list, list] | None:
-    """The three lists of a COCO file; None after noting why they cannot be had."""
+    """The three lists of a COCO file; None after noting why it cannot be read."""
     if not json_file.is_file():
         report.faults.append(
             f"{report.name}: annotation file {json_file} does not exist; put the data there or set DETECTRON2_DATASETS "
@@ -107,7 +107,7 @@ def read_coco_json(json_file: Path) -> tuple[list[dict], list[dict], list[dict]]
     """Images, annotations and categories of an existing COCO file.
 
     Raises:
-        UserError: it is none; the message goes on from the file's name.
+        UserError: it is not one; the message continues a sentence that begins with the file's name.
     """
     try:
         content = json.loads(json_file.read_bytes())
@@ -174,7 +174,9 @@ def _check_files(report: DatasetReport, images: list, root: Path) -> None:
         if size != (image["width"], image["height"]):
             resized.append(f"{image['file_name']} is {size[0]}x{size[1]}, not {image['width']}x{image['height']}")
     report.add("image files that cannot be read", unreadable, "replace them.")
-    report.add("image files of 32 bits a pixel, whose white is unknown", too_deep, "save them with 8 or 16 bits.")
+    report.add(
+        "image files of 32 bits a pixel, whose value range is undefined", too_deep, "save them with 8 or 16 bits."
+    )
     report.add("image files of another size than annotated", resized, "annotate photos as they look upright.")
 
 

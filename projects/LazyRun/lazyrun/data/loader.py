@@ -2,7 +2,7 @@
 
 detectron2's own loader draws augmentations from generators that live as long as the workers, so a resumed run sees
 other data than the uninterrupted one. Here the shuffle, the grouping into batches and each sample's augmentation follow
-from `(seed, place)` alone: a run resumed at iteration N goes on with batch N, whatever the number of workers.
+from `(seed, place)` alone: a run resumed at iteration N continues with batch N, whatever the number of workers.
 """
 
 import itertools
@@ -37,7 +37,7 @@ def seeded(*key: int) -> AbstractContextManager[None]:
 
 
 class TrainingBatchSampler(Sampler):
-    """An endless stream of batches of `(index, draw)`, of which this process takes every `world_size`-th draw.
+    """An endless stream of batches of `(index, draw)`; this process takes every `world_size`-th draw.
 
     Each pass over the data is a new shuffle. With `repeat_factors` a pass holds each sample that often, the fraction by
     chance, drawn anew for each pass. With `groups`, a batch holds samples of one group only, as detectron2's

@@ -49,7 +49,7 @@ class RunCheckpointer(SafeCheckpointer):
             temporary.write_text(last_filename_basename)
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        """A run goes on with all of its weights, or not at all; the optimizer's state would not fit others either."""
+        """A run continues with all of its weights or not at all: the optimizer's state would not fit others either."""
         wrong = list(dict.fromkeys([*(name for name, *_ in incompatible.incorrect_shapes), *incompatible.missing_keys]))
         if wrong:
             raise UserError(

@@ -57,7 +57,7 @@ class RecordMemory(HookBase):
 
 
 class SaveOnSigterm(HookBase):
-    """On SIGTERM finishes the iteration, saves a checkpoint on which `--resume` goes on, and exits with 143."""
+    """On SIGTERM finishes the iteration, saves a checkpoint for `--resume`, and exits with 143."""
 
     EXIT_CODE = 128 + signal.SIGTERM
 

@@ -20,14 +20,14 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Builds `cfg` for a model; `fused` and `foreach` left out or None mean fused, one pass over each parameter.
 
     Fused updates are those of the plain loop up to rounding. They also take the factor of loss scaling and skip a step
-    with overflown gradients by themselves, without waiting for the GPU.
+    whose gradients overflowed, without waiting for the GPU.
 
     Args:
         cfg: LazyConfig of an optimizer whose `params` take the model; it stays as it is.
         model: on its device, not wrapped.
 
     Returns:
-        the optimizer. A state loaded into it later does not change how it updates, only what it goes on from.
+        the optimizer. A state loaded into it later changes its moments, not its implementation.
 
     Raises:
         UserError: a number is out of its range.

@@ -32,7 +32,7 @@ def build_writers(cfg: DictConfig) -> list[EventWriter]:
 
 
 class WandbWriter(EventWriter):
-    """Writes all scalars to Weights & Biases; a resumed run goes on in the same one there.
+    """Writes all scalars to Weights & Biases; a resumed run continues the same one there.
 
     Args:
         output_dir: of the run; its id at Weights & Biases is kept in `wandb_id` there.

@@ -111,7 +111,7 @@ def _load_detector(model: nn.Module, path: str, strict: bool) -> None:
 
 
 class _ReportingCheckpointer(SafeCheckpointer):
-    """Keeps what did and did not match, whatever it is."""
+    """Keeps what did and did not match, without judging it."""
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         self.incompatible = incompatible

@@ -15,7 +15,7 @@ __all__ = ["class_ap_chart", "draw", "precision_recall_chart"]
 
 TASKS = {"bbox": "boxes", "segm": "masks"}
 MOST_CURVES = 8
-"""Classes whose curves are drawn; more can no longer be told apart."""
+"""Most classes whose curves are drawn; more would be hard to distinguish."""
 
 _THEMES = {"light": ("#ffffff", "#1f2328", "#d0d7de"), "dark": ("#161b22", "#e6edf3", "#3d444d")}
 
