@@ -250,7 +250,7 @@ def test_unknown_tensors_are_refused(convmae):
         recognise(convmae | {"ema.weight": torch.ones(1)})
     with pytest.raises(ValueError, match=r"not a known kind of checkpoint: it holds conv1\.weight, layer1\.\* \(2\)\.$"):
         recognise({"conv1.weight": torch.ones(1), "layer1.0.a": torch.ones(1), "layer1.0.b": torch.ones(1)})
-    with pytest.raises(ValueError, match="no kind of checkpoint"):  # v2 has a class token and no stage*_output_decode
+    with pytest.raises(ValueError, match="not a known kind of checkpoint"):  # v2 has a class token and no stage*_output_decode
         recognise(convmae | {"cls_token": torch.ones(1, 1, 24)})
 
 
