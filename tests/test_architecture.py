@@ -135,19 +135,21 @@ def test_the_engine_knows_no_model_by_name():
 HEAVY = ("matplotlib", "cv2", "lazyrun.inference", "lazyrun.viz")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "from convmae_det import ConvViT, ConvViTFPN, get_vit_lr_decay_rate",
-        "from mimdet import MIMDetBackbone, BenchmarkingViT",
-        "from convmae_seg import ConvViTSeg, Segmentor",
-    ],
+BACKBONES = (
+    "from convmae_det import ConvViT, ConvViTFPN, get_vit_lr_decay_rate",
+    "from mimdet import MIMDetBackbone, BenchmarkingViT",
+    "from convmae_seg import ConvViTSeg, Segmentor",
 )
-def test_importing_a_backbone_is_light(statement):
+
+
+def test_importing_a_backbone_is_light():
     """Compared with what detectron2's own backbones bring along."""
-    code = (
-        "import sys; import detectron2.modeling, detectron2.data; before = set(sys.modules)\n"
-        f"{statement}\nprint(*sorted(set(sys.modules) - before))"
+    code = "\n".join(
+        [
+            "import sys; import detectron2.modeling, detectron2.data; before = set(sys.modules)",
+            *BACKBONES,
+            "print(*sorted(set(sys.modules) - before))",
+        ]
     )
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert [name for name in run.stdout.split() if name.startswith(HEAVY)] == []

@@ -248,9 +248,13 @@ def test_unknown_tensors_are_refused(convmae):
         ValueError, match=r"closest is ConvMAE or FastConvMAE pretraining, but there is no place for ema"
     ):
         recognise(convmae | {"ema.weight": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"not a known kind of checkpoint: it holds conv1\.weight, layer1\.\* \(2\)\.$"):
+    with pytest.raises(
+        ValueError, match=r"not a known kind of checkpoint: it holds conv1\.weight, layer1\.\* \(2\)\.$"
+    ):
         recognise({"conv1.weight": torch.ones(1), "layer1.0.a": torch.ones(1), "layer1.0.b": torch.ones(1)})
-    with pytest.raises(ValueError, match="not a known kind of checkpoint"):  # v2 has a class token and no stage*_output_decode
+    with pytest.raises(
+        ValueError, match="not a known kind of checkpoint"
+    ):  # v2 has a class token and no stage*_output_decode
         recognise(convmae | {"cls_token": torch.ones(1, 1, 24)})
 
 
