@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lazyrun.config.loading import load_config
+from lazyrun.config.task import task_of
 from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
 
@@ -118,6 +119,12 @@ def test_model_that_cannot_be_built():
             build_model(load_config(CONFIG, [f"model.backbone.{nonsense}"]))
 
 
+@pytest.mark.parametrize("task", ["null", "{_target_: builtins.dict}"])
+def test_a_task_that_is_none(task):
+    with pytest.raises(UserError, match=r"is not a task of this project; leave it out for detection"):
+        task_of(load_config(CONFIG, [f"task={task}"]))
+
+
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(UserError, match=r"no/such\.py' does not exist"):
         load_config("no/such.py")
@@ -141,8 +148,9 @@ def test_missing_and_broken_files(tmp_path):
         ("[1, 2]", "holds no keys and values"),
     ):
         cut.write_text(text)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=message) as e:
             load_config(str(cut))
+        assert "\n" not in str(e.value)
     broken.write_text("model = dict()")
     with pytest.raises(UserError, match="defines no dataloader, optimizer, lr_multiplier, train"):
         load_config(str(broken))

@@ -79,7 +79,8 @@ def read_config(config_file: str) -> DictConfig:
     try:
         cfg = LazyConfig.load(config_file)
     except UNREADABLE as e:
-        raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {e}") from e
+        reason = " ".join(str(e).split())  # YAML's messages have several lines
+        raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {reason}") from e
     if not isinstance(cfg, DictConfig) or not cfg:
         raise UserError(f"Config file {config_file} holds no keys and values; is it a run's config.yaml?")
     return cfg

@@ -9,6 +9,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from lazyrun.data.samples import Sample
+from pretrain.common.errors import UserError
 
 __all__ = ["DETECTION", "Task", "task_of"]
 
@@ -44,5 +45,12 @@ class Task:
 
 
 def task_of(cfg: DictConfig) -> Task:
-    """What a config's models do."""
-    return instantiate(cfg.task)
+    """What a config's models do.
+
+    Raises:
+        UserError: the config's `task` is none.
+    """
+    task = instantiate(cfg.task)
+    if not isinstance(task, Task):
+        raise UserError(f"task={cfg.task} is not a task of this project; leave it out for detection.")
+    return task
