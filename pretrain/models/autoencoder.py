@@ -2,7 +2,7 @@
 
 The encoder computes visible tokens only, in all three stages. That is exact: apart from the depthwise convolution,
 whose input is masked (:mod:`pretrain.models.masked_conv`), everything in stages 1 and 2 works on one token or on the
-tokens of one patch. FastConvMAE's four complementary masks are then no more than four views of each image.
+tokens of one patch. FastConvMAE's four complementary masks simply are four views of each image.
 """
 
 import math

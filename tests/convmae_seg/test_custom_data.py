@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from shapes import REPO
 
 from convmae_seg.custom_data import use_custom_data
-from convmae_seg.dataset_check import check_datasets, check_label_maps
+from convmae_seg.label_map_check import check_datasets, check_label_maps
 from lazyrun.config.loading import load_config
 from lazyrun.data.categories import categories_of
 from pretrain.common.errors import UserError

@@ -9,9 +9,9 @@ from typing import Any
 from convmae_det import datasets as _register_datasets  # noqa: F401
 from convmae_det.backbone import ConvViT
 from convmae_det.fpn_backbone import ConvViTFPN
+from convmae_det.load_pretrained import load_pretrained
 from convmae_det.lr_decay import get_vit_lr_decay_rate
 from convmae_det.moved import redirect_moved_modules
-from convmae_det.pretrained import load_pretrained
 from lazyrun.modeling.weights import register_weight_loader
 
 __all__ = ["ConvViT", "ConvViTFPN", "Predictor", "get_vit_lr_decay_rate"]

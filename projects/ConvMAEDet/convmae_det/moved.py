@@ -38,7 +38,7 @@ MOVED = {
     "convmae_det.prediction_files": ["lazyrun.inference.writer", "lazyrun.inference.inputs"],
     "convmae_det.predictor": ["lazyrun.inference.predictor"],
     "convmae_det.rcnn": ["lazyrun.modeling.rcnn"],
-    "convmae_det.recipe": ["lazyrun.config.recipe"],
+    "convmae_det.recipe": ["lazyrun.config.lr_and_iterations"],
     "convmae_det.report": ["lazyrun.viz.report"],
     "convmae_det.samples": ["lazyrun.data.samples"],
     "convmae_det.schedule": ["lazyrun.config.schedule"],
@@ -48,7 +48,7 @@ MOVED = {
     "convmae_det.trainer": ["lazyrun.engine.trainer"],
     "convmae_det.tta": ["lazyrun.modeling.tta"],
     "convmae_det.visualization": ["lazyrun.viz.instances"],
-    "convmae_det.writers": ["lazyrun.engine.writers", "lazyrun.config.checks"],
+    "convmae_det.writers": ["lazyrun.engine.metric_writers", "lazyrun.config.checks"],
 }
 """Old name to the modules that hold its contents now."""
 

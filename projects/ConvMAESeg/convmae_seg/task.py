@@ -6,7 +6,7 @@ import numpy as np
 
 from convmae_seg.colors import class_colors
 from convmae_seg.custom_data import DATA_OPTIONS, use_custom_data
-from convmae_seg.dataset_check import check_datasets
+from convmae_seg.label_map_check import check_datasets
 from convmae_seg.label_maps import IGNORED
 from convmae_seg.prediction_files import LabelMapWriter
 from convmae_seg.predictor import SegmentationPredictor

@@ -12,7 +12,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lazyrun.config.recipe import DERIVED_FROM_EPOCHS
+from lazyrun.config.lr_and_iterations import DERIVED_FROM_EPOCHS
 from pretrain.common.errors import UserError
 
 __all__ = ["apply_overrides"]

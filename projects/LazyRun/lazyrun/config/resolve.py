@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lazyrun.config.checks import check_precision, check_writers
 from lazyrun.config.loading import load_config
-from lazyrun.config.recipe import Recipe, derive_recipe
+from lazyrun.config.lr_and_iterations import Recipe, derive_recipe
 from lazyrun.config.task import Task, task_of
 from lazyrun.data.padding import check_padding
 from pretrain.common.errors import UserError
@@ -53,8 +53,8 @@ def resolve_config(
 
     In this order: defaults and overrides (:mod:`lazyrun.config.loading`), the user's own data with its class count
     (:attr:`Task.use_custom_data`), the evaluator's folder, checks of the numbers and of the data, and for a training
-    iterations, periods, schedule and learning rate (:mod:`lazyrun.config.recipe`), which need the number of images.
-    Resolving the `config.yaml` of a run again changes nothing.
+    iterations, periods, schedule and learning rate (:mod:`lazyrun.config.lr_and_iterations`), which need the number of
+    images. Resolving the `config.yaml` of a run again changes nothing.
 
     Args:
         config: LazyConfig `.py` file, the `config.yaml` of a run, or what

@@ -19,10 +19,10 @@ from lazyrun.engine.checkpoint import RunCheckpointer
 from lazyrun.engine.compile import compile_backbone
 from lazyrun.engine.evaluate import evaluate_in_training
 from lazyrun.engine.hooks import BestCheckpointer, RecordMemory, SavedEvalHook, SaveOnSigterm, SeedEachStep
+from lazyrun.engine.metric_writers import build_writers
 from lazyrun.engine.optim import build_optimizer
 from lazyrun.engine.run_folder import write_config
 from lazyrun.engine.trainer import Trainer
-from lazyrun.engine.writers import build_writers
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.errors import UserError
 

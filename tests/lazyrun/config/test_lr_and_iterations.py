@@ -6,7 +6,7 @@ import pytest
 from detectron2.config import LazyConfig
 
 from lazyrun.config.loading import load_config
-from lazyrun.config.recipe import derive_recipe
+from lazyrun.config.lr_and_iterations import derive_recipe
 from pretrain.common.errors import UserError
 
 CONFIG = str(

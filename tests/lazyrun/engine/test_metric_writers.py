@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
 from lazyrun.config.checks import check_writers
-from lazyrun.engine.writers import build_writers
+from lazyrun.engine.metric_writers import build_writers
 from pretrain.common.errors import UserError
 
 

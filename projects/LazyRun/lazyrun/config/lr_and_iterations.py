@@ -1,4 +1,4 @@
-"""The numbers of a run that follow from others: epochs, images, batch and processes give iterations and periods."""
+"""Learning rate, iterations and periods of a run, from its epochs, images, batch and processes."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Recipe:
         max_iter: optimizer steps.
         eval_period: in optimizer steps; 0 evaluates at the end alone.
         checkpoint_period: in optimizer steps.
-        lr: learning rate of parameters without decay, after warm-up.
+        lr: base learning rate after warm-up, before the factor of each layer.
         lr_scale: what the configured learning rate was multiplied by.
         schedule: the `lr_multiplier` of the run.
     """
