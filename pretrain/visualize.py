@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from pretrain.checkpoints.kinds import Part, recognise
+from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing

@@ -13,7 +13,7 @@ from torch import nn
 
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
 from pretrain.checkpoints.grids import GRID_KEY
-from pretrain.checkpoints.kinds import recognise
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import check_output_path, save_weights

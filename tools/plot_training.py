@@ -5,7 +5,7 @@
 
 A run is its folder, or its metrics.json (detection and segmentation, over iterations) or log.jsonl (pretraining, over
 epochs).
-Iterations that a killed and resumed run did twice are drawn once, as they were done last.
+For iterations that a killed and resumed run repeated, the last values are plotted.
 """
 
 import argparse

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from pretrain.checkpoints.kinds import Checkpoint, Part, summarise
+from pretrain.checkpoints.kinds import Part
 from pretrain.checkpoints.layouts import layout_of
+from pretrain.checkpoints.recognition import Checkpoint, summarise
 from pretrain.checkpoints.report import ConversionReport
 from pretrain.common.errors import UserError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from pretrain.checkpoints.convert import Target, convert
-from pretrain.checkpoints.kinds import Checkpoint, Part, recognise
+from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.trunk_sizes import TrunkSizes
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint

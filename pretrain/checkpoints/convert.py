@@ -22,8 +22,9 @@ from torch import nn
 
 from pretrain.checkpoints.checks import check_names, check_shapes
 from pretrain.checkpoints.grids import grid_text, square_grid
-from pretrain.checkpoints.kinds import NET_PREFIX, Checkpoint, Part, recognise
+from pretrain.checkpoints.kinds import NET_PREFIX, Part
 from pretrain.checkpoints.layouts import SEGMENTATION, layout_of
+from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.report import ConversionReport
 from pretrain.checkpoints.segmentation_weights import fit_segmentor
 from pretrain.common.errors import UserError

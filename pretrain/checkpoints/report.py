@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 
-from pretrain.checkpoints.kinds import summarise
+from pretrain.checkpoints.recognition import summarise
 
 __all__ = ["ConversionReport"]
 

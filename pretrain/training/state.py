@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain.checkpoints.kinds import recognise
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, save_atomically
 from pretrain.models.autoencoder import DECODER_PREFIXES

@@ -13,7 +13,7 @@ from torch import nn
 
 from convmae_det import ConvViT
 from pretrain.checkpoints.convert import Target, check_loads, convert, convert_for
-from pretrain.checkpoints.kinds import recognise
+from pretrain.checkpoints.recognition import recognise
 from pretrain.checkpoints.report import ConversionReport
 from pretrain.common.files import save_weights
 from pretrain.models.trunk import ConvViTTrunk

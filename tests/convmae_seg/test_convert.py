@@ -8,7 +8,8 @@ from segmentor import SIZES, build_segmentor
 from convmae_det.attention.table import RelPosBiasTable
 from lazyrun.modeling.weights import load_weights
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
-from pretrain.checkpoints.kinds import Part, recognise
+from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_weights
 from pretrain.models import build_model

@@ -13,7 +13,7 @@ from lazyrun.modeling.weights import load_weights
 from mimdet import BenchmarkingViT, MIMDetBackbone
 from pretrain.benchmarks.baselines import MaskedAutoencoderViT
 from pretrain.checkpoints.convert import Target, check_loads, convert
-from pretrain.checkpoints.kinds import recognise
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.files import save_weights
 from pretrain.models import build_model
 from pretrain.models.pos_embed import resize_pos_embed

@@ -5,8 +5,8 @@ import logging
 from torch import nn
 
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
-from pretrain.checkpoints.kinds import recognise
 from pretrain.checkpoints.layouts import find_layout
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 

@@ -8,7 +8,8 @@ from published import EMBED_DIM, encoder_only, full_size, mae_vit, pretraining_f
 from safetensors.torch import save_file
 
 from pretrain.checkpoints.convert import Target, convert, convert_for
-from pretrain.checkpoints.kinds import KINDS, NET_PREFIX, recognise
+from pretrain.checkpoints.kinds import KINDS, NET_PREFIX
+from pretrain.checkpoints.recognition import recognise
 from pretrain.models.pos_embed import resize_pos_embed
 from pretrain.models.trunk import ConvViTTrunk
 
@@ -317,7 +318,7 @@ def test_kinds_exclude_each_other(reference_names, convmae):
 
 
 def test_more_than_one_kind_is_an_error(convmae, monkeypatch):
-    monkeypatch.setattr("pretrain.checkpoints.kinds.KINDS", (*KINDS, replace(KINDS[0], name="its twin")))
+    monkeypatch.setattr("pretrain.checkpoints.recognition.KINDS", (*KINDS, replace(KINDS[0], name="its twin")))
     with pytest.raises(
         ValueError, match="could be any of ConvMAE or FastConvMAE pretraining, its twin: it holds pos_e"
     ):

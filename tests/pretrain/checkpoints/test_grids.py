@@ -8,7 +8,7 @@ import torch
 from pretrain.checkpoints.classifier_weights import load_trunk
 from pretrain.checkpoints.convert import Target, convert
 from pretrain.checkpoints.grids import GRID_KEY, file_grid, grid_text
-from pretrain.checkpoints.kinds import recognise
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_weights
 from pretrain.models import ConvViT, MaskedAutoencoderConvViT
