@@ -1,7 +1,7 @@
 """Rows and columns of a file's position embedding, which its shape does not tell: 36 positions are 6x6, 4x9 or 9x4.
 
-In this order: what the converter wrote into the file, the arguments of the run that wrote it, the positions themselves
-where they are the fixed sine-cosine table of pretraining, and then a square. Anything else is refused.
+In this order: the positions themselves, where they are the fixed sine-cosine table of pretraining; what the converter
+wrote into the file; the arguments of the run that wrote it; a square. Anything else is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,8 @@ Grid = tuple[int, int]
 GRID_KEY = "pos_embed_grid"
 """Entry of a converted file that holds its grid as text, such as "4x9"."""
 
-TABLE_TOLERANCE = 1e-4
-"""Largest deviation from a sine-cosine table that a file stored in half precision may have."""
+TABLE_TOLERANCE = 1e-2
+"""Largest deviation from a sine-cosine table: above bfloat16's rounding, far below another grid's table."""
 
 
 def file_grid(
@@ -44,13 +44,13 @@ def file_grid(
     """
     positions = pos_embed.shape[1]
     slots = (False, True) if may_have_slot else (False,)
+    for slot in slots:
+        if grid := _grid_of_table(pos_embed[:, int(slot) :]):
+            return grid, slot
     for known in _noted_grids(notes, prod(patch_size)):
         for slot in slots:
             if prod(known) == positions - slot:
                 return known, slot
-    for slot in slots:
-        if grid := _grid_of_table(pos_embed[:, int(slot) :]):
-            return grid, slot
     return square_grid(positions, may_have_slot)
 
 
@@ -91,7 +91,10 @@ def _noted_grids(notes: Mapping[str, Any], stride: int) -> Iterator[Grid]:
 def _grid_of_table(table: torch.Tensor) -> Grid | None:
     """The grid whose sine-cosine table `(1, positions, C)` is; None if it is none."""
     _, positions, channels = table.shape
-    if channels % 4:
+    if channels % 4 or not positions:
+        return None
+    origin = sincos_pos_embed(channels, (1, 1))  # of every grid: sines are 0 and cosines 1
+    if (table[:, :1].float() - origin).abs().max() > TABLE_TOLERANCE:
         return None
     for rows in range(1, positions + 1):
         if positions % rows == 0:

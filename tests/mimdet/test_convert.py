@@ -137,3 +137,13 @@ def test_a_detector_file_loads_by_name(bottom_up, suffix, tmp_path):
     load_weights(fresh, str(tmp_path / f"detector{suffix}"), strict=True)
     for name, tensor in trained.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor), name
+
+
+def test_oblong_mae_into_mimdet():
+    """Encoder and decoder have a table each."""
+    state = mae(img_size=(64, 144))
+    ours, _ = convert_into(detector(MIMDetBackbone(**MIMDET)), state)
+    for part, name in (("encoder", "pos_embed"), ("decoder", "decoder_pos_embed")):
+        grid = resize_pos_embed(state[name][:, 1:], (4, 9), (6, 6))
+        expected = torch.cat([state[name][:, :1], grid], 1)
+        assert torch.equal(ours[f"backbone.bottom_up.{part}.{name}"], expected)

@@ -12,6 +12,8 @@ from published import mae_vit, pretraining_file, scaled
 from safetensors.torch import load_file
 
 from pretrain.common.files import load_checkpoint
+from pretrain.models import ConvViT
+from pretrain.models.pos_embed import resize_pos_embed
 
 TOOL = REPO / "tools" / "convert_checkpoint.py"
 
@@ -191,3 +193,16 @@ def test_to_the_segmentation_model_of_a_config(tool, tmp_path, convmae, capsys):
         tool(convmae, tmp_path / "other.pth", "--config", config, "--to", "detection")
     tool(convmae, tmp_path / "trunk.pth", "--to", "segmentation")
     assert load_checkpoint(tmp_path / "trunk.pth")["model"]["backbone.pos_embed"].shape == (1, 196, 24)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_learned_positions_keep_their_grid_through_two_conversions(tool, tmp_path, suffix, capsys):
+    """The arguments stay behind in a conversion, the grid must not."""
+    model = ConvViT(img_size=(64, 144), embed_dim=(8, 12, 24), depth=(1, 1, 1), num_heads=4, num_classes=3)
+    finetuned, trunk = tmp_path / "finetuned.pth", tmp_path / f"trunk{suffix}"
+    torch.save({"model": model.state_dict(), "args": {"input_size": [64, 144]}}, finetuned)
+    tool(finetuned, trunk, "--to", "pretrain")
+    tool(trunk, tmp_path / "detection.pth")
+    assert "grid 4x9 resized to 6x6" in capsys.readouterr().out
+    positions = load_checkpoint(tmp_path / "detection.pth")["model"]["backbone.net.pos_embed"]
+    assert torch.equal(positions, resize_pos_embed(model.pos_embed, (4, 9), (6, 6)))

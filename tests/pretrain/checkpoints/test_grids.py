@@ -64,6 +64,13 @@ def test_the_size_that_was_pretrained_for_is_an_integer_in_published_files(grid)
     assert file_grid(sincos_pos_embed(16, grid), (4, 2, 2), {"args": {"input_size": 224}}, False) == (grid, False)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("grid", [*GRIDS, (1, 7), (7, 1), (3, 12)], ids=grid_text)
+def test_the_table_decides_in_half_precision_and_against_the_arguments(grid, dtype):
+    table = sincos_pos_embed(16, grid).to(dtype)
+    assert file_grid(table, (16,), {"args": args_of((6, 6))}, may_have_slot=False) == (grid, False)
+
+
 def test_a_slot_before_an_oblong_grid():
     positions = torch.cat([torch.zeros(1, 1, 16), sincos_pos_embed(16, (4, 9))], dim=1)
     assert file_grid(positions, (16,), {}, may_have_slot=True) == ((4, 9), True)
