@@ -185,6 +185,7 @@ def test_tta_by_the_config(model):
     cfg = OmegaConf.create({"test": {"tta": tta}})
     built = with_tta(cfg, model.eval())
     assert isinstance(built, SegmentorTTA) and built.model is model and not built.training
+    assert built.num_classes == model.num_classes  # what writes predictions asks for it
     assert built.scale.scales == [0.5, 1.0] and built.flip
     cfg.test.tta.scales = []
     with pytest.raises(UserError, match=r"test\.tta\.scales=\[\] must be"):

@@ -28,6 +28,7 @@ class SegmentorTTA(nn.Module):
     def __init__(self, model: nn.Module, scales: Sequence[float], flip: bool):
         super().__init__()
         self.model, self.flip = model, flip
+        self.num_classes = self.model.num_classes
         self.scale = ScaleAndFlip(scales, flip=False)
         self.train(model.training)  # evaluating puts the mode of the outer module back into the inner one
 

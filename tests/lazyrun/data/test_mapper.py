@@ -83,3 +83,12 @@ def test_damaged_exif_data_leave_the_image_as_it_is(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08nonsense")
     assert np.array_equal(read_rgb(tmp_path / "a.png"), pixels)
+
+
+def test_a_photo_is_turned_although_another_entry_of_its_exif_data_is_damaged(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = bytearray(exif.tobytes())
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=bytes(data[:-4]) + b"\xff\xff\xff\xff")  # no next directory
+    assert read_rgb(tmp_path / "a.png").shape == (40, 24, 3)
