@@ -4,7 +4,7 @@ In this order: the positions themselves, where they are the fixed sine-cosine ta
 wrote into the file; the arguments of the run that wrote it; a square. Anything else is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isqrt, prod
 from typing import Any
 
@@ -47,6 +47,7 @@ def file_grid(
     for slot in slots:
         if grid := _grid_of_table(pos_embed[:, int(slot) :]):
             return grid, slot
+    _check_note(notes.get(GRID_KEY), [positions - slot for slot in slots])
     for known in _noted_grids(notes, prod(patch_size)):
         for slot in slots:
             if prod(known) == positions - slot:
@@ -74,6 +75,15 @@ def square_grid(positions: int, may_have_slot: bool = True) -> tuple[Grid, bool]
 def grid_text(grid: Grid) -> str:
     """A grid as it is written and read, such as "4x9"."""
     return f"{grid[0]}x{grid[1]}"
+
+
+def _check_note(note: str | None, counts: Sequence[int]) -> None:
+    """Raises UserError for a converter's note, if any, that is not a grid of one of these numbers of positions."""
+    rows, _, columns = (note or "").partition("x")
+    if note and not (rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns) in counts):
+        raise UserError(
+            f"{GRID_KEY}={note!r} is not a grid of {' or '.join(map(str, counts))} positions; it must be ROWSxCOLUMNS."
+        )
 
 
 def _noted_grids(notes: Mapping[str, Any], stride: int) -> Iterator[Grid]:

@@ -119,10 +119,25 @@ def test_model_that_cannot_be_built():
             build_model(load_config(CONFIG, [f"model.backbone.{nonsense}"]))
 
 
-@pytest.mark.parametrize("task", ["null", "{_target_: builtins.dict}"])
-def test_a_task_that_is_none(task):
-    with pytest.raises(UserError, match=r"is not a task of this project; leave it out for detection"):
-        task_of(load_config(CONFIG, [f"task={task}"]))
+@pytest.mark.parametrize("target", ["builtins.dict", "foo.bar"])
+def test_a_task_that_is_none(target):
+    with pytest.raises(UserError, match=r"is not a task of this project|cannot be made"):
+        task_of(load_config(CONFIG, [f"task._target_={target}"]))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["train", "model", "optimizer", "dataloader", "dataloader.train", "dataloader.train.mapper", "task", "train.amp"],
+)
+def test_a_section_that_is_none(key):
+    with pytest.raises(UserError, match=rf"{key}=None must have keys and values"):
+        load_config(CONFIG, [f"{key}=null"])
+
+
+@pytest.mark.parametrize("override", ["train.device=5", "train.device=null", "train.output_dir=null"])
+def test_texts(override):
+    with pytest.raises(UserError, match=r"must be a text|must be"):
+        load_config(CONFIG, [override])
 
 
 def test_missing_and_broken_files(tmp_path):

@@ -100,3 +100,21 @@ def test_a_number_of_positions_that_is_no_square_needs_its_grid(tmp_path):
     save_weights(state, tmp_path / "trunk.pth")
     with pytest.raises(UserError, match="50 positions is not a square grid"):
         load_trunk(ConvViT(img_size=112, num_classes=0, **SIZES), tmp_path / "trunk.pth")
+
+
+@pytest.mark.parametrize("note", ["5x7", "x", "-4x-9", "4 x 9", "4x9x1"])
+def test_a_note_that_is_no_grid_of_the_positions_is_refused(note):
+    with pytest.raises(UserError, match="is not a grid of 36 positions; it must be ROWSxCOLUMNS"):
+        file_grid(LEARNED, (16,), {GRID_KEY: note}, may_have_slot=False)
+
+
+def test_a_converted_classifier_is_recognised_and_starts_fine_tuning(tmp_path):
+    content = {"model": autoencoder((4, 9)), "args": args_of((4, 9))}
+    state, report = convert(recognise(content), Target.CLASSIFIER)
+    save_weights(state, tmp_path / "classifier.pth", {GRID_KEY: report.grid})
+    assert recognise(tmp_path / "classifier.pth").kind.name == "ConvViT classifier without its head"
+    model = ConvViT(img_size=(64, 144), num_classes=3, **SIZES)
+    load_trunk(model, tmp_path / "classifier.pth")
+    assert torch.equal(model.pos_embed.data, sincos_pos_embed(16, (4, 9)))
+    detector, _ = convert(recognise(tmp_path / "classifier.pth"), Target.DETECTION)
+    assert detector["backbone.net.pos_embed"].shape == (1, 36, 16)

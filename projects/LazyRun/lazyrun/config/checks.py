@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from pretrain.common.errors import UserError
 
-__all__ = ["WRITERS", "check_precision", "check_writers"]
+__all__ = ["WRITERS", "check_precision", "check_seed", "check_writers"]
 
 WRITERS = ("console", "json", "tensorboard", "wandb")
 """What `train.writers` may name, in the order in which they write."""
@@ -22,6 +22,13 @@ def check_writers(names: Sequence[str]) -> None:
             import wandb  # noqa: F401
         except ImportError as e:
             raise UserError("train.writers names wandb, which is not installed: pip install -e '.[wandb]'") from e
+
+
+def check_seed(cfg: DictConfig) -> None:
+    """Raises UserError unless `train.seed` is a whole number of up to 63 bits; a negative one seeds nothing."""
+    seed = cfg.train.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed >= 2**63:
+        raise UserError(f"train.seed={seed} must be a whole number below 2**63; a negative one seeds nothing.")
 
 
 def check_precision(cfg: DictConfig) -> None:

@@ -19,6 +19,15 @@ DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "
 """Test-time augmentation, see :mod:`lazyrun.modeling.tta`."""
 
 
+SECTIONS = (
+    *("model", "dataloader", "optimizer", "lr_multiplier", "train", "data", "test", "task"),
+    *("train.amp", "train.checkpointer", "train.ddp", "test.tta"),
+    *(f"dataloader.{split}{below}" for split in ("train", "test") for below in ("", ".dataset", ".mapper")),
+)
+"""Parts of a config that have keys below them."""
+
+MISSING = object()
+
 UNREADABLE = (
     *(SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError, AssertionError),
     *(yaml.YAMLError, OmegaConfBaseException),
@@ -60,12 +69,26 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     missing = [key for key in needed if cfg.get(key) is None]  # a file that was cut off may end in an empty key
     if missing:
         raise UserError(f"Config file {config_file} defines no {', '.join(missing)}; a run needs them.")
+    _check_sections(cfg)
     cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
     cfg.setdefault("task", {"_target_": DETECTION})
     cfg.data = OmegaConf.merge(dict.fromkeys(task_of(cfg).data_options), cfg.get("data", {}))
     cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
     apply_overrides(cfg, overrides)
+    _check_sections(cfg)
     return cfg
+
+
+def _check_sections(cfg: DictConfig) -> None:
+    """Raises UserError if a part of the config that has keys below it is something else."""
+    for key in SECTIONS:
+        value = OmegaConf.select(cfg, key, default=MISSING)
+        if value is not MISSING and not isinstance(value, DictConfig):
+            raise UserError(f"{key}={value} must have keys and values; leave it out, or change single keys below it.")
+    for key in ("train.output_dir", "train.device"):
+        value = OmegaConf.select(cfg, key, default=MISSING)
+        if value is not MISSING and not isinstance(value, str):
+            raise UserError(f"{key}={value} must be a text.")
 
 
 def read_config(config_file: str) -> DictConfig:

@@ -51,6 +51,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 def _check_epochs(cfg: DictConfig, overridden: set[str]) -> None:
     """Raises UserError if the command line sets what `train.epochs` derives, or its companions without it."""
+    if not isinstance(cfg.train, DictConfig):
+        return  # which is refused for itself
     for name, in_epochs in DERIVED_FROM_EPOCHS.items():
         if cfg.train.epochs is not None and name in overridden:
             raise UserError(

@@ -50,7 +50,10 @@ def task_of(cfg: DictConfig) -> Task:
     Raises:
         UserError: the config's `task` is none.
     """
-    task = instantiate(cfg.task)
+    try:
+        task = instantiate(cfg.task)
+    except (ImportError, AttributeError, TypeError, AssertionError) as e:
+        raise UserError(f"task={cfg.task} cannot be made: {e}") from e
     if not isinstance(task, Task):
         raise UserError(f"task={cfg.task} is not a task of this project; leave it out for detection.")
     return task

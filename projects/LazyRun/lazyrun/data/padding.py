@@ -32,7 +32,10 @@ def check_padding(cfg: DictConfig) -> None:
         raise UserError(f"dataloader.test.mapper.augmentations cannot be built: {e}") from e
     if not (square or any(isinstance(a, T.FixedSizeCrop) for a in augmentations)):
         return
-    longest, crop = _sizes(augmentations)
+    try:
+        longest, crop = _sizes(augmentations)
+    except (TypeError, ValueError, AssertionError) as e:
+        raise UserError(f"dataloader.test.mapper.augmentations cannot be applied to an image: {e}") from e
     if longest > crop:
         raise UserError(
             f"dataloader.test.mapper.augmentations makes images up to {longest} pixels long and then cuts them to a "

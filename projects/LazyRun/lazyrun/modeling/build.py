@@ -20,6 +20,6 @@ def build_model(cfg: DictConfig) -> nn.Module:
         raise UserError(f"data.image_size={image_size} must be a whole number of pixels, at least 1.")
     try:
         return instantiate(cfg.model)
-    except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e:
+    except (ImportError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e:
         size = f" for data.image_size={cfg.data.image_size}" if "image_size" in cfg.get("data", {}) else ""
         raise UserError(f"The model of this config cannot be built{size}: {e}") from e
