@@ -69,6 +69,7 @@ setup(
         "slurm": ["submitit>=1.5"],
         "export": EXPORT,
         "wandb": ["wandb>=0.17"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"] + EXPORT,
+        "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"]
+        + EXPORT,
     },
 )

@@ -1,7 +1,8 @@
 """Absolute position embeddings: the fixed 2-D sine-cosine table and the resizing of learned ones."""
 
 import torch
-from timm.layers import resample_abs_pos_embed
+import torch.nn.functional as F
+from einops import rearrange
 
 from pretrain.common.errors import UserError
 
@@ -33,6 +34,9 @@ def sincos_pos_embed(embed_dim: int, grid_size: tuple[int, int]) -> torch.Tensor
 def resize_pos_embed(pos_embed: torch.Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> torch.Tensor:
     """Resizes `(1, H * W, C)` from one grid to another, bicubically without aligned corners, as ViTDet does.
 
+    timm 1.0.31's `resample_abs_pos_embed` gives the same numbers, but that of 1.0.21 returns a grid of 4x9 unchanged
+    where one of 6x6 is asked for.
+
     Raises:
         UserError: the embedding does not have `old_size` positions.
     """
@@ -40,6 +44,6 @@ def resize_pos_embed(pos_embed: torch.Tensor, old_size: tuple[int, int], new_siz
         raise UserError(f"A position embedding of {pos_embed.shape[1]} positions is not a grid of {tuple(old_size)}.")
     if tuple(old_size) == tuple(new_size):
         return pos_embed
-    return resample_abs_pos_embed(
-        pos_embed, list(new_size), list(old_size), num_prefix_tokens=0, interpolation="bicubic", antialias=False
-    )
+    grid = rearrange(pos_embed, "1 (h w) c -> 1 c h w", h=old_size[0])
+    grid = F.interpolate(grid.float(), size=tuple(new_size), mode="bicubic", align_corners=False)
+    return rearrange(grid, "1 c h w -> 1 (h w) c").to(pos_embed.dtype)
