@@ -78,9 +78,15 @@ def test_keeps_only_the_projected_tokens():
 
 def test_each_precision_has_its_function():
     qkv = torch.empty(0)
-    assert attention_function(qkv, True) is chunked_attention
-    assert attention_function(qkv.bfloat16(), True) is folded_attention
-    assert attention_function(qkv, False) is folded_attention
+    assert attention_function(qkv, True, 12, (64, 64)) is chunked_attention
+    assert attention_function(qkv.bfloat16(), True, 12, (64, 64)) is folded_attention
+    assert attention_function(qkv, False, 12, (64, 64)) is folded_attention
+
+
+def test_small_windows_are_taken_together():
+    qkv = torch.empty(0)
+    assert attention_function(qkv, True, 12, (14, 14)) is chunked_attention  # the published detectors' windows
+    assert attention_function(qkv, True, 4, (8, 8)) is folded_attention
 
 
 @pytest.mark.parametrize("use_rel_pos", [True, False])

@@ -13,6 +13,9 @@ from pretrain.models.recompute import norm_linear
 
 __all__ = ["RelPosAttention", "attention_function", "relative_positions"]
 
+MIN_CHUNKED_LOGITS = 2**18
+"""Logits of a window, over all heads, from which on going through the windows one by one is worth it."""
+
 
 def relative_positions(size: int, table: torch.Tensor) -> torch.Tensor:
     """The table's row for every pair of positions along one axis of the grid.
@@ -88,19 +91,28 @@ class RelPosAttention(nn.Module):
         if self.use_rel_pos:
             rel_pos_h, rel_pos_w = relative_positions(h, self.rel_pos_h), relative_positions(w, self.rel_pos_w)
         # Tokens that pad the grid are zero *before* the projection: its bias is what they hold after it.
-        attend = attention_function(qkv, self.use_rel_pos)
+        attend = attention_function(qkv, self.use_rel_pos, self.num_heads, (h, w))
         return self.proj(attend(qkv, self.qkv.bias, rel_pos_h, rel_pos_w, self.num_heads, (h, w)))
 
 
-def attention_function(qkv: torch.Tensor, use_rel_pos: bool) -> Callable[..., torch.Tensor]:
+def attention_function(
+    qkv: torch.Tensor, use_rel_pos: bool, num_heads: int, window: tuple[int, int]
+) -> Callable[..., torch.Tensor]:
     """The fastest way to attend on the device and in the precision of `qkv` that does not keep the N×N matrix.
 
     Chunks for float32 on a CPU: global attention of ConvMAE-B over 64×64 tokens took 3.0 s forward and backward on two
     cores against 3.8 s folded (values are padded to the longer heads there) and 4.0 s with the N×N matrix. The chunks
-    are many short operations: beside other busy processes, in windows, they were the slowest. Half precision is folded,
-    because sums over chunks would lose digits; so is what a compiler, an export or a GPU runs, where chunks only add
-    launches. Nothing has been measured on a GPU yet.
+    go through the windows one by one, which small windows do not repay: 4×4 tokens took 11 times as long as folded,
+    8×8 tokens 2 to 3 times, 16×16 tokens the same. Half precision is folded, because sums over chunks would lose
+    digits; so is what a compiler, an export or a GPU runs, where chunks only add launches. Nothing has been measured on
+    a GPU yet.
+
+    Args:
+        qkv: projected tokens, of which the device and precision matter.
+        use_rel_pos: there are relative positions.
+        num_heads, window: heads, and height and width in tokens, of one window.
     """
     captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    chunked = use_rel_pos and qkv.device.type == "cpu" and qkv.dtype.itemsize >= 4 and not captured
-    return chunked_attention if chunked else folded_attention
+    if captured or not use_rel_pos or qkv.device.type != "cpu" or qkv.dtype.itemsize < 4:
+        return folded_attention
+    return chunked_attention if num_heads * (window[0] * window[1]) ** 2 >= MIN_CHUNKED_LOGITS else folded_attention
