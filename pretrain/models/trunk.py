@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -45,8 +45,15 @@ class ConvViTTrunk(nn.Module):
         act_checkpoint: recompute the blocks' activations in the backward pass: one bool, or one for each stage.
 
     Attributes:
+        STAGES: the modules and parameters of each stage, with what leads into it.
         stride: total stride in pixels.
     """
+
+    STAGES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "stage1": ("patch_embed1", "blocks1"),
+        "stage2": ("patch_embed2", "blocks2"),
+        "stage3": ("patch_embed3", "patch_embed4", "pos_embed", "blocks3"),
+    }
 
     def __init__(
         self,

@@ -56,8 +56,10 @@ def test_terminated_killed_and_resumed_equals_uninterrupted(shapes, tmp_path):
 
     config = (run / "config.yaml").read_bytes()
     again = run_training(shapes, run, "train.max_iter=13", "optimizer.lr=0.1", "--resume")
-    assert again.returncode == 1 and "Nothing is left to train" in again.stderr
-    assert (run / "config.yaml").read_bytes() == config  # that of the run, not of the command that was refused
+    assert again.returncode == 0 and "Nothing is left to do" in again.stdout
+    assert (run / "config.yaml").read_bytes() == config  # that of the run, not of the command that did nothing
+    shorter = run_training(shapes, run, "train.max_iter=12", "--resume")
+    assert shorter.returncode == 1 and "Nothing is left to train" in shorter.stderr
     fresh = run_training(shapes, run, *OPTIONS)
     assert fresh.returncode == 1 and "already holds a run; add --resume" in fresh.stderr
 
@@ -94,7 +96,7 @@ def test_epochs_accumulation_and_a_compiled_backbone_in_two_processes(shapes, tm
     assert all(group["fused"] for group in final["trainer"]["optimizer"]["param_groups"])
 
     again = run_training(shapes, tmp_path / "run", *arguments, "--resume")
-    assert again.returncode == 1 and again.stderr.count("holds iteration 3 of train.max_iter=3") == 1
+    assert again.returncode == 0 and again.stdout.count("holds iteration 3 of train.max_iter=3") == 1
 
 
 def torchrun(shapes, output, *arguments: str) -> subprocess.CompletedProcess:
@@ -129,3 +131,41 @@ def test_a_dry_run_shows_the_numbers_checks_and_builds_but_writes_nothing(shapes
     refused = run_training(shapes, tmp_path / "run", "--dry-run", f"train.init_checkpoint={tmp_path / 'none.pth'}")
     assert refused.returncode == 1 and "none.pth does not exist" in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+def evaluations(run) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    return [line for line in lines if "bbox/AP" in line]
+
+
+def test_a_run_killed_at_its_very_end_is_finished(shapes, tmp_path):
+    """Killed after its last periodic checkpoint: what is due is written and evaluated, also of averaged weights."""
+    options = ("train.max_iter=4", "train.checkpointer.period=2", "train.eval_period=4", "train.ema.decay=0.5")
+    options += ("train.best_metric=ema/bbox/AP50", "train.freeze=[stage1]")
+    done = run_training(shapes, tmp_path / "whole", *options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "whole/finished").read_text() == "4"
+
+    whole = torch.load(tmp_path / "whole/model_0000003.pth", weights_only=True)
+    half = torch.load(tmp_path / "whole/model_0000001.pth", weights_only=True)
+    still = [name for name in whole["model"] if ".blocks1." in name or ".patch_embed1." in name]
+    assert still and all(torch.equal(whole["model"][name], half["model"][name]) for name in still)
+
+    for last in ("model_0000003.pth", "model_0000001.pth"):
+        run = tmp_path / f"broken_{last}"
+        run.mkdir()
+        (run / last).write_bytes((tmp_path / "whole" / last).read_bytes())
+        (run / "last_checkpoint").write_text(last)
+        resumed = run_training(shapes, run, *options, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        for name in ("model_final.pth", "model_final_ema.pth", "model_best.pth"):
+            ours, expected = weights(run / name), weights(tmp_path / "whole" / name)
+            assert ours.keys() == expected.keys()
+            assert all(torch.equal(ours[key], expected[key]) for key in expected), name
+        (ours,), (expected,) = evaluations(run), evaluations(tmp_path / "whole")
+        metrics = [key for key in expected if key.startswith(("bbox/", "segm/", "ema/"))]
+        assert len(metrics) > 20 and [ours[key] for key in metrics] == [expected[key] for key in metrics]
+
+    again = run_training(shapes, run, *options, "--resume")
+    assert again.returncode == 0 and "Nothing is left to do" in again.stdout
+    assert len(evaluations(run)) == 1

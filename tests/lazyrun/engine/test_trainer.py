@@ -13,7 +13,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lazyrun.config.loading import load_config
-from lazyrun.engine.trainer import Trainer
+from lazyrun.engine.trainer import MAX_SKIPPED, Trainer
 from pretrain.common.errors import UserError
 
 
@@ -61,6 +61,60 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights():
     with pytest.raises(UserError, match=message):
         step(trainer)
     assert torch.equal(trainer.model.linear.weight, before)
+
+
+class BadGradient(nn.Module):
+    """A finite loss whose gradient is NaN for batches of zeros: the slope of the root there times 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.weight * batch).square().sum().sqrt()}
+
+
+def bad_trainer(*batches: torch.Tensor, **options) -> Trainer:
+    model = BadGradient()
+    trainer = Trainer(model, batches, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+    trainer.iter = 0
+    return trainer
+
+
+def test_a_gradient_that_is_not_finite_is_not_stepped(caplog):
+    trainer = bad_trainer(torch.zeros(4), torch.ones(4))
+    with EventStorage() as trainer.storage:
+        trainer.run_step()
+        assert torch.equal(trainer.model.weight, torch.ones(4)) and trainer.skipped_in_a_row == 1
+        assert "Iteration 0: the gradient's norm is nan; the step is skipped." in caplog.text
+        trainer.run_step()
+        assert torch.allclose(trainer.model.weight, torch.full((4,), 0.95)) and trainer.skipped_in_a_row == 0
+
+
+def test_too_many_of_them_in_a_row_end_the_run():
+    trainer = bad_trainer(*[torch.zeros(4)] * MAX_SKIPPED)
+    with EventStorage() as trainer.storage:
+        for _ in range(MAX_SKIPPED - 1):
+            trainer.run_step()
+        with pytest.raises(UserError, match=r"infinite or NaN in 10 iterations in a row, up to 0; .* train.clip_grad"):
+            trainer.run_step()
+    assert torch.equal(trainer.model.weight, torch.ones(4))
+
+
+def test_a_gradient_is_clipped_to_its_norm():
+    trainer = bad_trainer(torch.full((4,), 3.0), clip_grad=0.5)
+    with EventStorage() as trainer.storage:
+        trainer.run_step()
+        assert trainer.storage.latest()["grad_norm"][0] == pytest.approx(3.0)  # four times 9 * 1 / sqrt(4 * 9)
+    assert torch.allclose(trainer.model.weight, torch.full((4,), 1 - 0.1 * 0.25))
+
+
+def test_detectron2_s_own_stop_is_told_the_same_way(monkeypatch):
+    trainer = bad_trainer(torch.ones(4))
+    monkeypatch.setattr(trainer.model, "forward", Mock(side_effect=FloatingPointError("Predicted boxes contain Inf")))
+    message = r"NaN at iteration 0 \(Predicted boxes contain Inf\)\. The last checkpoint"
+    with EventStorage() as trainer.storage, pytest.raises(UserError, match=message):
+        trainer.run_step()
 
 
 @pytest.mark.parametrize("elsewhere", [math.nan, math.inf, 1.0])

@@ -1,12 +1,13 @@
 """Options of a run whose values are known before anything is built."""
 
+import math
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from pretrain.common.errors import UserError
 
-__all__ = ["WRITERS", "check_precision", "check_seed", "check_writers"]
+__all__ = ["WRITERS", "check_precision", "check_seed", "check_weight_options", "check_writers"]
 
 WRITERS = ("console", "json", "tensorboard", "wandb")
 """What `train.writers` may name, in the order in which they write."""
@@ -35,3 +36,16 @@ def check_precision(cfg: DictConfig) -> None:
     """Raises UserError unless `train.amp.dtype` is a precision of autocast."""
     if cfg.train.amp.dtype not in ("float16", "bfloat16"):
         raise UserError(f"train.amp.dtype={cfg.train.amp.dtype} is neither float16 nor bfloat16.")
+
+
+def check_weight_options(cfg: DictConfig) -> None:
+    """Raises UserError unless `train.ema.decay` and `train.clip_grad` are numbers in their ranges, or None."""
+    decay, clip = cfg.train.ema.decay, cfg.train.clip_grad
+    if decay is not None and not (_is_number(decay) and 0 <= decay < 1):
+        raise UserError(f"train.ema.decay={decay} must be at least 0 and below 1, such as 0.999; null: no average.")
+    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
+        raise UserError(f"train.clip_grad={clip} must be a norm above 0; null clips nothing.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "
 
 SECTIONS = (
     *("model", "dataloader", "optimizer", "lr_multiplier", "train", "data", "test", "task"),
-    *("train.amp", "train.checkpointer", "train.ddp", "test.tta"),
+    *("train.amp", "train.checkpointer", "train.ddp", "train.ema", "test.tta"),
     *(f"dataloader.{split}{below}" for split in ("train", "test") for below in ("", ".dataset", ".mapper")),
 )
 """Parts of a config that have keys below them."""
@@ -45,6 +45,9 @@ def default_train_options() -> DictConfig:
         "check_data": True,
         "grad_accum_steps": 1,
         "compile": False,
+        "freeze": None,
+        "ema": {"decay": None},
+        "clip_grad": None,
         "epochs": None,
         "eval_epochs": None,
         "checkpoint_epochs": None,

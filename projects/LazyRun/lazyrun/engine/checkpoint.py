@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lazyrun.modeling.weights import SafeCheckpointer
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing, save_atomically
@@ -34,10 +36,10 @@ class RunCheckpointer(SafeCheckpointer):
         save_atomically({"model": self.model.state_dict(), **self._classes(), **state, **extra}, path)
         self.tag_last_checkpoint(path.name)
 
-    def save_weights(self, name: str, **extra: Any) -> None:
-        """Saves the model and `extra` alone; the file is not tagged, so `--resume` does not begin from it."""
+    def save_weights(self, name: str, model: nn.Module | None = None, **extra: Any) -> None:
+        """Saves a model, by default the trained one, and `extra` alone; `--resume` does not begin from such a file."""
         if self.save_dir and self.save_to_disk:
-            content = {"model": self.model.state_dict(), **self._classes(), **extra}
+            content = {"model": (model or self.model).state_dict(), **self._classes(), **extra}
             save_atomically(content, Path(self.save_dir) / f"{name}.pth")
 
     def _classes(self) -> dict:

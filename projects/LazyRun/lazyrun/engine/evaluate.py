@@ -18,26 +18,36 @@ __all__ = ["evaluate", "evaluate_in_training"]
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
+def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) -> dict[str, Any]:
     """Evaluates on `dataloader.test` with `dataloader.evaluator`; prints and returns the metrics.
 
     On all processes but the first, and without an evaluator, the result is empty.
+
+    Args:
+        folder: where the evaluator writes, in place of its own `output_dir`.
     """
     if "evaluator" not in cfg.dataloader:
         logger.info("The config has no dataloader.evaluator: nothing to evaluate.")
         return {}
+    evaluator = dict(cfg.dataloader.evaluator) | ({"output_dir": folder} if folder else {})
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
-        results = inference_on_dataset(
-            with_tta(cfg, model), instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-        )
+        results = inference_on_dataset(with_tta(cfg, model), instantiate(cfg.dataloader.test), instantiate(evaluator))
     if comm.is_main_process():
         print_csv_format(results)
     return results
 
 
-def evaluate_in_training(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
-    """As :func:`evaluate`, with a warning if `train.best_metric` is not among the metrics."""
+def evaluate_in_training(cfg: DictConfig, model: nn.Module, average: nn.Module | None = None) -> dict[str, Any]:
+    """As :func:`evaluate`, also of averaged weights, with a warning if `train.best_metric` is not among the metrics.
+
+    The metrics of the average are the same with `ema/` before their names, and its evaluator writes to a folder beside
+    the other's, such as `inference_ema`.
+    """
     results = evaluate(cfg, model)
+    if average is not None and "evaluator" in cfg.dataloader:
+        logger.info("The same of the averaged weights (train.ema):")
+        averaged = evaluate(cfg, average, folder=f"{cfg.dataloader.evaluator.output_dir}_ema")
+        results = {**results, **{f"ema/{task}": values for task, values in averaged.items()}}
     metrics = flatten_results_dict(results)
     if metrics and cfg.train.best_metric not in metrics:
         logger.warning(

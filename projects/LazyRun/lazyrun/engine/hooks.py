@@ -4,21 +4,36 @@ import logging
 import math
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
+from torch import nn
 
 from lazyrun.engine.checkpoint import RunCheckpointer
+from lazyrun.engine.ema import WeightAverage
 from pretrain.common.devices import peak_memory_bytes
+from pretrain.common.files import replacing
 
-__all__ = ["BestCheckpointer", "RecordMemory", "SaveOnSigterm", "SavedEvalHook", "SeedEachStep"]
+__all__ = [
+    "BestCheckpointer",
+    "FinishRun",
+    "FrozenParts",
+    "RecordMemory",
+    "SaveOnSigterm",
+    "SavedEvalHook",
+    "SeedEachStep",
+]
 
 logger = logging.getLogger(__name__)
+
+FINISHED = "finished"
+"""File in a run's folder with the number of iterations after which nothing was due any more."""
 
 
 class SeedEachStep(HookBase):
@@ -160,11 +175,13 @@ class BestCheckpointer(HookBase):
     where `--resume` begins. Register it after the evaluation and before the periodic checkpointer.
 
     Args:
-        metric: name in the event storage, such as `bbox/AP`; higher is better.
+        metric: name in the event storage, such as `bbox/AP`; higher is better. One of the averaged weights, such as
+            `ema/bbox/AP`, keeps those.
+        average: the averaged weights, if there are any.
     """
 
-    def __init__(self, checkpointer: RunCheckpointer, metric: str):
-        self.checkpointer, self.metric = checkpointer, metric
+    def __init__(self, checkpointer: RunCheckpointer, metric: str, average: WeightAverage | None = None):
+        self.checkpointer, self.metric, self.average = checkpointer, metric, average
         self.best: float | None = None
         self.seen = -1
 
@@ -184,7 +201,8 @@ class BestCheckpointer(HookBase):
         value, self.seen = float(latest[0]), int(latest[1])
         if math.isfinite(value) and (self.best is None or value > self.best):
             self.best = value
-            self.checkpointer.save_weights("model_best", iteration=self.seen, metric=self.metric, value=value)
+            model = self.average.model if self.average and self.metric.startswith("ema/") else None
+            self.checkpointer.save_weights("model_best", model, iteration=self.seen, metric=self.metric, value=value)
             logger.info(f"Best {self.metric} so far: {value:.2f}; saved as model_best.pth.")
 
     def state_dict(self) -> dict:
@@ -192,3 +210,43 @@ class BestCheckpointer(HookBase):
 
     def load_state_dict(self, state: dict) -> None:
         self.best, self.seen = state["best"], state["seen"]
+
+
+class FrozenParts(HookBase):
+    """Keeps modules in evaluation mode, also after evaluations, which put the whole model back into training mode."""
+
+    def __init__(self, modules: Sequence[nn.Module]):
+        self.modules = modules
+
+    def before_step(self) -> None:
+        for module in self.modules:
+            module.eval()
+
+
+class FinishRun(HookBase):
+    """Notes that nothing is due any more: training, last files, last evaluation. Register it last.
+
+    A run that was stopped after its last iteration, but before that note, finds what is missing when it is resumed.
+    """
+
+    def __init__(self, checkpointer: RunCheckpointer, average: WeightAverage | None):
+        self.checkpointer, self.average = checkpointer, average
+
+    @staticmethod
+    def is_finished(output_dir: str, max_iter: int) -> bool:
+        """Whether the run in a folder has done all that `max_iter` iterations ask for."""
+        note = Path(output_dir) / FINISHED
+        return note.is_file() and note.read_text().strip() == str(max_iter)
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter < self.trainer.max_iter:
+            return
+        # The last checkpoint is of the last iteration; these are written after it.
+        self.checkpointer.save("model_final", iteration=self.trainer.max_iter - 1)
+        if self.average is not None:
+            self.average.save_final()
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter and comm.is_main_process():
+            with replacing(Path(self.checkpointer.save_dir) / FINISHED) as temporary:
+                temporary.write_text(str(self.trainer.max_iter))

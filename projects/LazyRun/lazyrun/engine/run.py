@@ -20,6 +20,7 @@ from lazyrun.engine.optim import build_optimizer
 from lazyrun.engine.run_folder import choose_output_dir, log_surroundings, set_up_logging, write_config
 from lazyrun.engine.train import first_name, train
 from lazyrun.modeling.build import build_model
+from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.errors import UserError
 
@@ -85,6 +86,7 @@ def _evaluate(cfg: DictConfig, model: nn.Module, dry_run: bool) -> None:
 
 def _rehearse(resolved: RunConfig, model: nn.Module) -> None:
     """What a training does before its first step; nothing is written."""
+    freeze(model, resolved.cfg.train.freeze)
     build_optimizer(resolved.cfg.optimizer, model)
     load_weights(model, resolved.cfg.train.init_checkpoint, strict=False)
     logger.info("Dry run: data, model, optimizer and initial weights are ready for the training above.")

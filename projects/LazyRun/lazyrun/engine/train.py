@@ -17,12 +17,22 @@ from lazyrun.config.resolve import RunConfig
 from lazyrun.data.categories import categories_of
 from lazyrun.engine.checkpoint import RunCheckpointer
 from lazyrun.engine.compile import compile_backbone
+from lazyrun.engine.ema import WeightAverage
 from lazyrun.engine.evaluate import evaluate_in_training
-from lazyrun.engine.hooks import BestCheckpointer, RecordMemory, SavedEvalHook, SaveOnSigterm, SeedEachStep
+from lazyrun.engine.hooks import (
+    BestCheckpointer,
+    FinishRun,
+    FrozenParts,
+    RecordMemory,
+    SavedEvalHook,
+    SaveOnSigterm,
+    SeedEachStep,
+)
 from lazyrun.engine.metric_writers import build_writers
 from lazyrun.engine.optim import build_optimizer
 from lazyrun.engine.run_folder import write_config
 from lazyrun.engine.trainer import Trainer
+from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.errors import UserError
 
@@ -44,15 +54,18 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
     """
     cfg = run.cfg
     loader = _build_loader(run)
+    frozen = freeze(model, cfg.train.freeze)
     optimizer = build_optimizer(cfg.optimizer, model)
     compile_backbone(model, cfg.train.compile)
     amp_dtype = _amp_dtype(cfg)
-    model = create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
-    trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps)
+    bare_model, model = model, create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
+    trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps, cfg.train.clip_grad)
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     checkpointer.categories = categories_of(first_name(cfg.dataloader.train))
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-    trainer.register_hooks(_hooks(cfg, model, checkpointer, periodic))
+    decay = cfg.train.ema.decay
+    average = None if decay is None else WeightAverage(bare_model, decay, checkpointer)
+    trainer.register_hooks([FrozenParts(frozen), average, *_hooks(cfg, model, checkpointer, periodic, average)])
 
     start_iter = 0
     if resume and checkpointer.has_checkpoint():
@@ -61,26 +74,48 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
         periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
     else:
         load_weights(model, cfg.train.init_checkpoint, strict=False)
-    if start_iter >= cfg.train.max_iter:
-        raise UserError(
-            f"Nothing is left to train: {cfg.train.output_dir} holds iteration {start_iter} of train.max_iter="
-            f"{cfg.train.max_iter}. Raise train.max_iter, or evaluate with --eval-only "
-            f"train.init_checkpoint={checkpointer.get_checkpoint_file()}"
-        )
+    if start_iter >= cfg.train.max_iter and _is_finished(cfg, start_iter, checkpointer):
+        return
     if start_iter:
         _skip_batches(loader, start_iter * cfg.train.grad_accum_steps)
     write_config(cfg)
     trainer.train(start_iter, cfg.train.max_iter)
 
 
+def _is_finished(cfg: DictConfig, start_iter: int, checkpointer: RunCheckpointer) -> bool:
+    """Whether a run without an iteration left has also written and evaluated everything; says what it finds.
+
+    Raises:
+        UserError: the run is longer than the config asks for.
+    """
+    found = f"{cfg.train.output_dir} holds iteration {start_iter} of train.max_iter={cfg.train.max_iter}"
+    way_out = (
+        f"Raise train.max_iter, or evaluate with --eval-only train.init_checkpoint={checkpointer.get_checkpoint_file()}"
+    )
+    if start_iter > cfg.train.max_iter:
+        raise UserError(f"Nothing is left to train: {found}. {way_out}")
+    if FinishRun.is_finished(cfg.train.output_dir, cfg.train.max_iter):
+        logger.info(f"Nothing is left to do: {found}. {way_out}")
+        return True
+    logger.info(f"All {start_iter} iterations are done; what was still due after them follows.")
+    return False
+
+
 def _hooks(
-    cfg: DictConfig, model: nn.Module, checkpointer: RunCheckpointer, periodic: hooks.PeriodicCheckpointer
+    cfg: DictConfig,
+    model: nn.Module,
+    checkpointer: RunCheckpointer,
+    periodic: hooks.PeriodicCheckpointer,
+    average: WeightAverage | None,
 ) -> list[hooks.HookBase | None]:
     """Hooks in the order in which they run after a step: evaluation before the checkpoints that remember it."""
     main = comm.is_main_process()
     sigterm = SaveOnSigterm(checkpointer)
     evaluation = SavedEvalHook(
-        cfg.train.eval_period, lambda: evaluate_in_training(cfg, model), sigterm, periodic.period
+        cfg.train.eval_period,
+        lambda: evaluate_in_training(cfg, model, average.model if average else None),
+        sigterm,
+        periodic.period,
     )
     return [
         SeedEachStep(cfg.train.seed),
@@ -89,9 +124,10 @@ def _hooks(
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         sigterm,
         evaluation,
-        BestCheckpointer(checkpointer, cfg.train.best_metric) if main else None,
+        BestCheckpointer(checkpointer, cfg.train.best_metric, average) if main else None,
         periodic if main else None,
         hooks.PeriodicWriter(build_writers(cfg), period=cfg.train.log_period) if main else None,
+        FinishRun(checkpointer, average),
     ]
 
 
@@ -123,7 +159,15 @@ def first_name(loader: DictConfig) -> str:
 def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:
     """Loads the last checkpoint; learning rate and weight decay stay those of the config, which may have changed."""
     chosen = [{"initial_lr": group["lr"], "weight_decay": group["weight_decay"]} for group in optimizer.param_groups]
-    checkpointer.load(checkpointer.get_checkpoint_file())
+    try:
+        checkpointer.load(checkpointer.get_checkpoint_file())
+    except ValueError as e:
+        if isinstance(e, UserError) or "param" not in str(e):
+            raise
+        raise UserError(
+            f"The run in {checkpointer.save_dir} trained other parameters than this config does ({e}); give the "
+            "train.freeze and optimizer that it began with."
+        ) from e
     for group, values in zip(optimizer.param_groups, chosen, strict=True):
         group.update(values)
 

@@ -12,11 +12,23 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_
 
 from pretrain.common.commands import message_of, shows_tracebacks
 from pretrain.common.errors import UserError
 
-__all__ = ["Trainer"]
+__all__ = ["MAX_SKIPPED", "Trainer"]
+
+logger = logging.getLogger(__name__)
+
+MAX_SKIPPED = 10
+"""Steps in a row whose gradient may be infinite or NaN."""
+
+_DIVERGED = "The loss became infinite or NaN at iteration {iteration}"
+_WAY_OUT = (
+    "The last checkpoint is intact: continue from it with --resume, in train.amp.dtype=bfloat16 or "
+    "train.amp.enabled=false, or at a lower optimizer.lr."
+)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -40,7 +52,8 @@ class Trainer(SimpleTrainer):
     micro-batch with fewer of them, and batch norm sees the micro-batch alone. Between processes gradients are averaged
     once a step, in the last backward pass. Logged losses and the model's own scalars are averages over micro-batches.
 
-    If the loss of any process is infinite or NaN, the run ends before the weights are updated.
+    If the loss of any process is infinite or NaN, the run ends before the weights are updated. A gradient that is not
+    finite although the loss is skips its step; :data:`MAX_SKIPPED` such steps in a row end the run.
 
     Args:
         model: gives a dict of losses for a batch.
@@ -48,6 +61,7 @@ class Trainer(SimpleTrainer):
         optimizer: of the model's parameters.
         amp_dtype: precision of autocast, None for full precision; float16 comes with loss scaling.
         grad_accum_steps: micro-batches a step.
+        clip_grad: gradients of a larger norm are scaled down to it; None leaves them.
     """
 
     def __init__(
@@ -57,9 +71,11 @@ class Trainer(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         amp_dtype: torch.dtype | None = None,
         grad_accum_steps: int = 1,
+        clip_grad: float | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
-        self.amp_dtype, self.grad_accum_steps = amp_dtype, grad_accum_steps
+        self.amp_dtype, self.grad_accum_steps, self.clip_grad = amp_dtype, grad_accum_steps, clip_grad
+        self.skipped_in_a_row = 0
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
 
@@ -70,8 +86,7 @@ class Trainer(SimpleTrainer):
         self.after_backward()
         self._check_finite(losses)
         self._write_metrics(losses, data_time)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        self._update_weights()
 
     def _accumulate(self) -> tuple[dict[str, torch.Tensor], float]:
         """Adds up the gradients of one step; returns the average losses and the seconds spent waiting for data."""
@@ -83,7 +98,7 @@ class Trainer(SimpleTrainer):
             data_time += time.perf_counter() - start
             with self._synchronised(step + 1 == self.grad_accum_steps):
                 with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-                    losses = self.model(batch)
+                    losses = self._losses(batch)
                 losses = {name: loss / self.grad_accum_steps for name, loss in losses.items()}
                 self.grad_scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
@@ -91,6 +106,12 @@ class Trainer(SimpleTrainer):
         if self.grad_accum_steps > 1:
             self._average_scalars()
         return average, data_time
+
+    def _losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        try:
+            return self.model(batch)
+        except FloatingPointError as e:  # detectron2's, of proposals that are not finite
+            raise UserError(f"{_DIVERGED.format(iteration=self.iter)} ({e}). {_WAY_OUT}") from e
 
     def _check_finite(self, losses: dict[str, torch.Tensor]) -> None:
         """Raises UserError on all processes if the loss of any is infinite or NaN, which their sum then is too."""
@@ -100,9 +121,39 @@ class Trainer(SimpleTrainer):
         if not total.isfinite():
             values = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
             raise UserError(
-                f"The loss became infinite or NaN at iteration {self.iter} (on process {comm.get_rank()}: {values}). "
-                "The last checkpoint is intact: continue from it with --resume, in train.amp.dtype=bfloat16 or "
-                "train.amp.enabled=false, or at a lower optimizer.lr."
+                f"{_DIVERGED.format(iteration=self.iter)} (on process {comm.get_rank()}: {values}). {_WAY_OUT}"
+            )
+
+    def _update_weights(self) -> None:
+        """An optimizer step, unless the gradient, which is the same on all processes by now, is not finite.
+
+        Raises:
+            UserError: it was not for too many steps in a row.
+        """
+        self.grad_scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        get_event_storage().put_scalar("grad_norm", norm.item())
+        if norm.isfinite():
+            self.skipped_in_a_row = 0
+            if self.clip_grad is not None:
+                clip_grads_with_norm_(parameters, self.clip_grad, norm)
+            self.grad_scaler.step(self.optimizer)
+        else:
+            self._skip(norm.item())
+        self.grad_scaler.update()  # also lowers the scale of the loss where a gradient overflowed
+
+    def _skip(self, norm: float) -> None:
+        # The scale of float16 is searched from above: its first steps are meant to overflow.
+        searching = self.grad_scaler.is_enabled() and self.grad_scaler.get_scale() > 1
+        self.skipped_in_a_row += not searching
+        if not searching:
+            logger.warning(f"Iteration {self.iter}: the gradient's norm is {norm}; the step is skipped.")
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            raise UserError(
+                f"The gradient was infinite or NaN in {MAX_SKIPPED} iterations in a row, up to {self.iter}; the "
+                "weights are those from before. Continue from the last checkpoint with --resume at a lower "
+                "optimizer.lr, with train.clip_grad=1.0, or with train.amp.enabled=false."
             )
 
     def _synchronised(self, now: bool) -> AbstractContextManager[None]:
