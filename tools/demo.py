@@ -39,13 +39,15 @@ def step(title: str, *command: object) -> None:
         sys.exit(f"demo: the step '{title}' failed with exit code {code}; its output is above.")
 
 
-def pretrain(images: Path, output: Path, epochs: int) -> None:
+def pretrain(images: Path, output: Path, epochs: int, processes: int, seed: int) -> None:
     """Pretrains the detector's trunk on unlabelled images, draws what it reconstructs, and converts it."""
     step(
         "Pretrain on the images alone",
+        "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
         "-m", "pretrain", "--model", "convmae_convvit_tiny_patch8", "--input_size", 64, "--data_path", images,
-        "--output_dir", output, "--device", "cpu", "--num_workers", 1, "--batch_size", 64,
-        "--epochs", epochs, "--warmup_epochs", 1, "--blr", 3e-3, "--keep_checkpoints", 1,
+        "--output_dir", output, "--device", "cpu", "--num_workers", 0, "--batch_size", 16 // processes,
+        "--epochs", epochs, "--warmup_epochs", 1, "--lr", 2e-3, "--no-norm_pix_loss", "--seed", seed,
+        "--save_epochs", 10, "--keep_checkpoints", 1,
     )  # fmt: skip
     checkpoint = max(output.glob("checkpoint-*.pth"))
     step(
@@ -71,7 +73,8 @@ def main() -> None:
         "--output", type=Path, default=Path("output/demo"), help="folder to replace (default: %(default)s)"
     )
     parser.add_argument("--train-images", type=int, default=2000, help="images to train on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=5, help="of pretraining; 0 leaves it out (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="of pretraining; 0 leaves it out (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of pretraining and detector (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the detector's config")
     args = parser.parse_args()
     start = time.monotonic()
@@ -88,17 +91,17 @@ def main() -> None:
         "Draw a COCO-format data set",
         "datasets/make_shapes.py", shapes, "--size", 64, "--train", args.train_images, "--val", 150,
     )  # fmt: skip
+    # Small tensors gain nothing from threads: two training processes of one thread each use two cores better.
+    processes = min(2, os.cpu_count() or 1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     initial = []
     if args.epochs:
-        pretrain(shapes / "train", pretraining, args.epochs)
+        pretrain(shapes / "train", pretraining, args.epochs, processes, args.seed)
         initial = [f"train.init_checkpoint={pretraining / 'detection.pth'}"]
-    # Small tensors gain nothing from threads: two training processes of one thread each use two cores better.
-    processes = min(2, os.cpu_count())
-    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() // processes)
     step(
         "Fine-tune and evaluate the detector" if initial else "Train and evaluate the detector",
         "tools/lazyconfig_train_net.py", "--num-gpus", processes, "--dist-url", "auto", "--config-file", CONFIG,
-        f"train.output_dir={detector}", *initial, *args.opts,
+        f"train.output_dir={detector}", f"train.seed={args.seed}", *initial, *args.opts,
     )  # fmt: skip
     step(
         "Report on unseen images",

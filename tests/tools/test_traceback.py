@@ -16,6 +16,7 @@ MISTAKES = {
     "lazyconfig_train_net": NOTHING,
     "plot_training": ["nowhere", "--output", "out.png"],
     "predict": [*NOTHING, "--weights", "nowhere.pth", "--input", "nowhere.jpg", "--output", "out"],
+    "label_study": ["clothing", "nowhere", "out"],
     "pretraining_study": ["nowhere", "out"],
     "visualize_data": [*NOTHING, "--output", "out"],
     "visualize_results": [

@@ -24,7 +24,7 @@ LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 CHOSEN_ON = 0.1  # of the labels
 HELD_BACK = 5  # every fifth training photo judges the learning rates
 COMMON = ("--input_size", SIZE, "--device", "cpu", "--num_workers", 0)
-PRETRAIN = ("--batch_size", 32, "--blr", 4e-3, "--warmup_epochs", 1)
+PRETRAIN = ("--batch_size", 16, "--lr", 1e-3, "--warmup_epochs", 1)
 FINETUNE = (
     *("--batch_size", 32, "--warmup_epochs", 1, "--layer_decay", 0.8, "--eval_epochs", 100, "--drop_path", 0),
     *("--aa", "none", "--reprob", 0, "--mixup", 0, "--cutmix", 0, "--crop_min", 0.35),

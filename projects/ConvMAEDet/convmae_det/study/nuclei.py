@@ -34,7 +34,7 @@ HELD_BACK = 50  # training images that judge them
 # About equal CPU time: an epoch of FastConvMAE has four masked views of each image.
 EPOCHS = {"convmae": 100, "fastconvmae": 25}
 SHORTER = (5, 20)  # epochs of ConvMAE for the curve over pretraining
-PRETRAIN = ("--input_size", TILE, "--batch_size", 16, "--blr", 6e-3, "--no-norm_pix_loss", "--num_workers", 0)
+PRETRAIN = ("--input_size", TILE, "--batch_size", 8, "--lr", 1e-3, "--no-norm_pix_loss", "--num_workers", 0)
 DETECTOR = (
     *("model.proposal_generator.anchor_generator.sizes=[[8,16,24]]", f"data.image_size={TILE}"),
     *("dataloader.train.total_batch_size=4", f"train.max_iter={ITERATIONS}", "train.eval_period=0"),
@@ -183,6 +183,8 @@ def _cut_split(content: dict, images: Path, folder: Path, split: str) -> None:
 
 
 def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):  # compressed already
+        return mask_api.decode(segmentation)
     encoded = mask_api.frPyObjects(segmentation, height, width)
     return mask_api.decode(mask_api.merge(encoded) if isinstance(encoded, list) else encoded)
 
