@@ -22,6 +22,9 @@ from pretrain.training.args import check_at_least
 
 __all__ = ["load_autoencoder"]
 
+SHOWN_SIDE = 192
+"""Pixels that smaller images are enlarged to, at most."""
+
 
 def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int] | None) -> MaskedAutoencoderConvViT:
     """The model of a full checkpoint, built as its arguments say.
@@ -78,6 +81,11 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
     return torch.stack(images)
 
 
+def enlargement(img_size: Sequence[int]) -> int:
+    """How many times small images are enlarged, so that their patches can be seen."""
+    return max(1, SHOWN_SIDE // max(img_size))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pretrain.visualize", description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="full checkpoint of a pretraining run")
@@ -100,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         L = model.grid_size[0] * model.grid_size[1]
         noise = torch.rand(len(imgs), L, generator=torch.Generator().manual_seed(args.seed))
         picture = reconstruction_picture(model, imgs, args.mask_ratio, noise)
+        picture = picture.resize(
+            [side * enlargement(model.img_size) for side in picture.size], Image.Resampling.NEAREST
+        )
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as temporary:
             picture.save(temporary)

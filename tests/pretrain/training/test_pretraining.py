@@ -236,7 +236,9 @@ def test_visualize(images, whole_run, tmp_path):
     output = tmp_path / "pictures" / "grid.png"
     flags = ["--images", str(images), "--output", str(output)]
     visualize.main(["--checkpoint", str(whole_run / "checkpoint-00000010.pth"), *flags])
-    pixels = torch.from_numpy(np.array(Image.open(output))).float()
+    enlarged = np.array(Image.open(output))
+    assert enlarged.shape[1] == 6 * (4 * 32 + 3 * 4)  # small images are shown large
+    pixels = torch.from_numpy(enlarged[::6, ::6]).float()
     original, masked, _, pasted = (pixels[:32, i * 36 :][:, :32] for i in range(4))
     visible = (masked == original).all(-1)
     assert 0.2 < visible.float().mean() < 0.4  # one of the four patches
