@@ -18,6 +18,7 @@ from pretrain.data.readers import open_reader
 from pretrain.data.samplers import StatelessSampler, train_loader
 from pretrain.data.transforms import eval_transform, image_mode, train_transform
 from pretrain.evaluation.reconstruction import mean_reconstruction_loss, reconstruction_picture
+from pretrain.evaluation.targets import warn_of_flat_targets
 from pretrain.models import MaskedAutoencoderConvViT, build_model
 from pretrain.models.autoencoder import DECODER_PREFIXES, MASKINGS, ReconstructionLoss
 from pretrain.training.metrics import MetricWriter
@@ -57,6 +58,8 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     held_out = _held_out_loader(args, model, world)
     shown = held_out.dataset if held_out is not None else _seeded_images(args, model, images.reader, train=False)
     pictures = Pictures(args, model, shown, world)
+    if args.norm_pix_loss and world.is_main:
+        warn_of_flat_targets(model, shown)
     if initialise:
         initialise_model(model, args.init_weights)
     model.to(device)
