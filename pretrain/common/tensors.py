@@ -48,7 +48,7 @@ def checksum_of(state_dict: Mapping[str, torch.Tensor]) -> int:
         checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
         if tensor.numel():
             values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            checksum = zlib.crc32(values.numpy(), checksum)
+            checksum = zlib.crc32(values.numpy().data, checksum)
     return checksum
 
 
