@@ -13,17 +13,17 @@ The class names are written beside the folder. Any file in COCO's format with fe
 
 import argparse
 import json
-import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from lazyrun.viz.pictures import encode_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.temporary import replacing, replacing_folder
 
 IGNORED = 255
 
@@ -111,18 +111,14 @@ def convert(annotation_file: Path, output: Path) -> int:
         if annotation["category_id"] not in labels:
             raise UserError(f"it has no category {annotation['category_id']}, that of annotation {annotation['id']}")
         annotations[annotation["image_id"]].append(annotation)
-    # Only a complete folder gets the final name.
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with replacing_folder(output) as folder:
         for image, file in zip(tqdm(content["images"], desc=output.name, unit="image"), files, strict=True):
-            path = temporary / file
+            path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), label_map(annotations[image["id"]], labels, image["height"], image["width"]))
-        output.with_name(f"{output.name}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            drawn = label_map(annotations[image["id"]], labels, image["height"], image["width"])
+            path.write_bytes(encode_picture(".png", drawn))
+        with replacing(output.with_name(f"{output.name}.txt")) as names_file:
+            names_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     return len(files)
 
 

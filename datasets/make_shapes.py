@@ -9,12 +9,15 @@ for semantic segmentation: 0 is the background, 1 to 4 are the classes. The same
 import argparse
 import json
 import math
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
+
+from lazyrun.viz.pictures import encode_picture
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.temporary import replacing_folder
 
 CLASSES = ("circle", "square", "triangle", "star")
 CATEGORIES = [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES, start=1)]
@@ -107,12 +110,12 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int, max_ob
     for image_id in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="image"):
         image, objects = draw(rng, size, max_objects)
         name = f"{image_id:06d}.jpg"
-        cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        (root / split / name).write_bytes(encode_picture(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 95)))
         images.append({"id": image_id, "file_name": name, "width": size, "height": size})
         labels = np.zeros((size, size), np.uint8)
         for label, mask in objects:
             labels[mask > 0] = label + 1
-        cv2.imwrite(str(root / "labels" / split / f"{image_id:06d}.png"), labels)
+        (root / "labels" / split / f"{image_id:06d}.png").write_bytes(encode_picture(".png", labels))
         for label, mask in objects:
             annotation = annotate(mask)
             if annotation:
@@ -130,6 +133,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the images in pixels (default: %(default)s)")
     parser.add_argument("--max-objects", type=int, default=4, help="objects an image at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the validation set uses seed + 1 (default: %(default)s)")
+    add_traceback_option(parser)
     args = parser.parse_args()
     for name in ("train", "val", "size", "max_objects"):
         if getattr(args, name) < 1:
@@ -138,16 +142,13 @@ def main() -> None:
         parser.error(f"--seed must be at least 0, got {args.seed}")
     if args.output.exists():
         parser.error(f"{args.output} exists already; remove it or name another folder")
-    # Only a complete data set gets the final name.
-    temporary = args.output.with_name(f".{args.output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         parser.error(f"{args.output} cannot be written: {e}")
-    for split, count, seed in (("train", args.train, args.seed), ("val", args.val, args.seed + 1)):
-        write_split(temporary, split, count, seed, args.size, args.max_objects)
-    temporary.rename(args.output)
+    with exit_on_user_error(), replacing_folder(args.output) as folder:
+        for split, count, seed in (("train", args.train, args.seed), ("val", args.val, args.seed + 1)):
+            write_split(folder, split, count, seed, args.size, args.max_objects)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fvcore.nn import flop_count_table, parameter_count
 from convmae_det.flops import flop_analysis
 from lazyrun.benchmarks.detector import build_detector
 from lazyrun.config.loading import load_config
+from lazyrun.config.trust_option import add_trust_option
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="side of the image in pixels (default: %(default)s)")
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to list (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, after a --")
+    add_trust_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lazyrun.config.trust_option import add_trust_option
 from pretrain.benchmarks.pretraining import benchmark_pretrain
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.devices import AMP, check_device
@@ -58,6 +59,7 @@ def add_detect_parser(subcommands) -> None:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
+    add_trust_option(parser)
     add_traceback_option(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", choices=AMP, default="off")

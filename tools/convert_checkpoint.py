@@ -11,6 +11,7 @@ import argparse
 
 from torch import nn
 
+from lazyrun.config.trust_option import add_trust_option
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
 from pretrain.checkpoints.grids import GRID_KEY
 from pretrain.checkpoints.recognition import recognise
@@ -26,6 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to", choices=[t.value for t in Target], help="default: what --config is for, else detection")
     parser.add_argument("--config", help="LazyConfig of a run: the result is fitted to its model and loaded into it")
     parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
+    add_trust_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args(argv)
     if args.config and args.to in (Target.PRETRAIN.value, Target.CLASSIFIER.value):

@@ -16,6 +16,7 @@ from detectron2.config import instantiate
 import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
+from lazyrun.config.trust_option import add_trust_option
 from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.weights import load_weights
@@ -44,6 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--image", type=Path, help="picture with objects in it, to trace and compare with (.ts)")
     parser.add_argument("--force", action="store_true", help="replace --output if it exists")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    add_trust_option(parser)
     add_traceback_option(parser)
     return parser.parse_args(argv)
 

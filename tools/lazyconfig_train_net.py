@@ -8,6 +8,7 @@ from detectron2.engine import default_argument_parser
 
 import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
+from lazyrun.config.trust_option import add_trust_option
 from lazyrun.engine.launch import launch
 from lazyrun.engine.run import run
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the run's numbers, check the data, build the model, train nothing"
     )
+    add_trust_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():

@@ -30,6 +30,7 @@ from detectron2.utils.logger import setup_logger
 import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
+from lazyrun.config.trust_option import add_trust_option
 from lazyrun.inference.inputs import find_images, is_video
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
@@ -53,6 +54,7 @@ def parse_args() -> argparse.Namespace:
     add("--save-masks", action="store_true", help="also write each object's mask, white on black")
     add("--annotations", type=Path, help="COCO annotation file to take the images' ids from, by file name")
     add("opts", nargs="*", metavar="key=value", help="changes to the config, such as test.tta.enabled=true")
+    add_trust_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
     # `--input a.jpg key=value` reads the overrides as inputs.

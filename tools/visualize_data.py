@@ -13,12 +13,12 @@ import itertools
 import logging
 from pathlib import Path
 
-import cv2
-
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
+from lazyrun.config.trust_option import add_trust_option
 from lazyrun.data.samples import class_names, iterate_samples
 from lazyrun.viz.instances import contact_sheet
+from lazyrun.viz.pictures import write_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
@@ -30,12 +30,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=12, help="images to draw (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config, as in training")
+    add_trust_option(parser)
     add_traceback_option(parser)
     return parser.parse_args(argv)
-
-
-def write_png(path: Path, picture) -> None:
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
 def main() -> None:
@@ -52,15 +49,14 @@ def main() -> None:
             task.check_datasets(cfg, training=args.split == "train")
         samples = list(itertools.islice(source, args.count))
         names = class_names(cfg, args.split)
-        args.output.mkdir(parents=True, exist_ok=True)
         pictures, titles = [], []
         for number, sample in enumerate(samples, start=1):
             picture = task.draw_sample(sample, names)
-            write_png(args.output / f"{number:03d}_{Path(sample.file_name).stem}.png", picture)
+            write_picture(args.output / f"{number:03d}_{Path(sample.file_name).stem}.png", picture)
             pictures.append(picture)
             height, width = sample.image.shape[:2]
             titles.append(f"{Path(sample.file_name).name} {width}x{height}, {task.describe_samples([sample])}")
-        write_png(args.output / "sheet.png", contact_sheet(pictures, titles))
+        write_picture(args.output / "sheet.png", contact_sheet(pictures, titles))
     print(f"{args.output / 'sheet.png'}: {len(samples)} images, {task.describe_samples(samples)}")
 
 

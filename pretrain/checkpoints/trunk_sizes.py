@@ -1,6 +1,6 @@
 """Sizes of a trunk, read off the names and shapes of its tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
@@ -64,12 +64,12 @@ class TrunkSizes:
                 raise UserError(f"{name} is {shapes.get(name, 'missing')} where {ndim} dimensions were expected")
         projections = [shapes[f"{embed}.proj.weight"] for embed in embeds]
         hidden = [shapes[f"{stage}.0.mlp.fc1.weight"] for stage in stages]
-        blocks = [{int(name.split(".")[1]) for name in shapes if name.startswith(f"{stage}.")} for stage in stages]
+        blocks = [_block_indices(stage, shapes) for stage in stages]
         return cls(
             family=family,
             patch_size=tuple(shape[2] for shape in projections),
             embed_dim=tuple(shape[0] for shape in projections),
-            depth=tuple(max(indices) + 1 for indices in blocks),
+            depth=tuple(len(indices) for indices in blocks),
             mlp_ratio=tuple(Fraction(shape[0], shape[1]) for shape in hidden),
             in_chans=projections[0][1],
             qkv_bias=f"{stages[-1]}.0.attn.qkv.bias" in shapes,
@@ -86,6 +86,14 @@ class TrunkSizes:
         with torch.device("meta"):  # the number of heads shows in no shape
             trunk = _convvit(self) if self.family == "ConvViT" else _vit(self)
         return {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
+
+
+def _block_indices(stage: str, names: Iterable[str]) -> set[int]:
+    """Raises UserError unless the blocks of a stage are numbered from 0 on, as sizes follow from how many there are."""
+    indices = {int(name.split(".")[1]) for name in names if name.startswith(f"{stage}.")}
+    if max(indices) >= len(indices):
+        raise UserError(f"{stage} has {len(indices)} blocks, but one of them is {stage}.{max(indices)}")
+    return indices
 
 
 def trunk_problems(sizes: TrunkSizes, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

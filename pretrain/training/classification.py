@@ -87,6 +87,7 @@ class Results:
     def __init__(self, args: argparse.Namespace, command: str, model: ConvViT, splits: Splits, world: World):
         self.args, self.command, self.model, self.splits, self.world = args, command, model, splits, world
         self.output_dir = Path(args.output_dir)
+        self.exported = self.output_dir / "classifier.pth"
         self.best: dict[str, float] = {"val_acc1": -1.0, "epoch": 0}
 
     def evaluate(
@@ -112,21 +113,21 @@ class Results:
         if accuracy["acc1"] > self.best["val_acc1"]:
             self.best = {"val_acc1": accuracy["acc1"], "epoch": epoch}
             if self.world.is_main:
-                self.save_weights(self.model.state_dict(), "classifier_best.pth")
+                self.save_weights(self.model.state_dict(), "classifier_best.pth", {"epoch": epoch})
         if self.world.is_main:
             facts = describe(self.args, self.command, len(self.splits.held_out), len(self.splits.classes))
             facts |= {"epoch": epoch, **accuracy, **also, "best": self.best}
             save_json(facts, self.output_dir / f"{self.command}.json")
         return {f"val_{name}": value for name, value in accuracy.items()} | also
 
-    def save_weights(self, state_dict: Mapping[str, torch.Tensor], name: str) -> None:
-        """Writes a file that `--eval` and `--init_weights` take."""
-        content = {"model": state_dict, "args": vars(self.args), "classes": self.splits.classes}
+    def save_weights(self, state_dict: Mapping[str, torch.Tensor], name: str, when: Mapping[str, int]) -> None:
+        """Writes a file that `--eval` and `--init_weights` take; `when` names the epoch or step it is of."""
+        content = {"model": state_dict, "args": vars(self.args), "classes": self.splits.classes, **when}
         save_atomically(content, self.output_dir / name)
 
     def export(self, state: Mapping[str, Any]) -> None:
         """Writes the weights of a checkpoint."""
-        self.save_weights(state["model"], "classifier.pth")
+        self.save_weights(state["model"], self.exported.name, {"step": state["step"]})
 
     def state_dict(self) -> dict[str, Any]:
         return {"classes": self.splits.classes, "best": self.best}

@@ -90,6 +90,7 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
         after_step=average.update if average else None,
         evaluate=lambda epoch: results.evaluate(epoch, accuracy_of, average.model if average else None),
         export=export,
+        exports=[part.exported for part in extras],
         extras=extras,
     )
 
@@ -142,6 +143,7 @@ class WeightAverage:
     def __init__(self, model: ConvViT, decay: float, results: Results):
         self.source, self.results = model, results
         self.average = ModelEmaV3(model, decay=decay)
+        self.exported = results.output_dir / "classifier_ema.pth"
 
     @property
     def model(self) -> nn.Module:
@@ -153,7 +155,7 @@ class WeightAverage:
 
     def export(self, state: Mapping[str, Any]) -> None:
         """Writes the averaged weights of a checkpoint."""
-        self.results.save_weights(state["ema"], "classifier_ema.pth")
+        self.results.save_weights(state["ema"], self.exported.name, {"step": state["step"]})
 
     def state_dict(self) -> dict[str, Any]:
         return {"ema": self.model.state_dict()}

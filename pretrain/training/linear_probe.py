@@ -90,6 +90,7 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
         start=lambda: _fill_caches([loader, held_out], extract),
         evaluate=lambda epoch: results.evaluate(epoch, accuracy_of),
         export=results.export,
+        exports=[results.exported],
         extras=[results],
     )
 

@@ -5,7 +5,6 @@ weights (:mod:`pretrain.training.step`).
 """
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ import torch
 
 from pretrain.common.devices import peak_memory_bytes
 from pretrain.common.distributed import World
+from pretrain.common.files import save_json
 from pretrain.data.datasets import EpochDataset
 from pretrain.data.samplers import StatelessSampler
 from pretrain.training.metrics import MetricWriter, Progress
@@ -25,6 +25,7 @@ from pretrain.training.schedule import effective_batch_size, learning_rate
 from pretrain.training.state import (
     Checkpoints,
     check_continuation,
+    check_finite,
     get_rng_state,
     load_optimizer,
     set_rng_state,
@@ -103,11 +104,11 @@ class TrainingLoop:
             NonFiniteError: losses stayed non-finite.
         """
         if self.world.is_main:
-            (self.checkpoints.output_dir / "args.json").write_text(json.dumps(vars(self.args), indent=2) + "\n")
+            save_json(vars(self.args), self.checkpoints.output_dir / "args.json")
             self.writer = MetricWriter(self.checkpoints.output_dir, self.epoch, self.steps_done)
         steps_left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
         self.progress = Progress(self.effective_batch, self.steps_done + steps_left)
-        while self.epoch < self.args.epochs and not self._out_of_steps():
+        while not self.is_over:
             start = time.perf_counter()
             self._train_epoch()
             if self._out_of_steps() and self.iteration < self.steps_per_epoch:
@@ -118,6 +119,11 @@ class TrainingLoop:
         if self.writer:
             self.writer.close()
         logger.info("Done: %s", self.checkpoints.output_dir)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done."""
+        return self.epoch >= self.args.epochs or self._out_of_steps()
 
     def _out_of_steps(self) -> bool:
         return bool(self.args.max_steps) and self.steps_done >= self.args.max_steps
@@ -198,6 +204,7 @@ class TrainingLoop:
     def _end_epoch(self, seconds: float) -> None:
         """Evaluation, results, pictures and the checkpoint of the epoch that has just ended."""
         self._share_corrupt()
+        self._finite_content()  # or the evaluation might write the best weights
         totals = self.totals
         train_loss = totals["loss"] / max(totals["steps"], 1)
         results: dict[str, Any] = {
@@ -233,14 +240,12 @@ class TrainingLoop:
     def _save(self) -> None:
         """Writes a checkpoint from which the run continues as if it had not stopped."""
         self._share_corrupt()
+        parts, content = self.parts, self._finite_content()
         rng = self.world.gather(get_rng_state(self.device))
         self.steps_saved = self.steps_done
         if not self.world.is_main:
             return
-        parts = self.parts
-        state = {
-            "model": parts.model.state_dict(),
-            "optimizer": parts.optimizer.state_dict(),
+        state = content | {
             "stepper": self.stepper.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,
@@ -252,20 +257,26 @@ class TrainingLoop:
             "rng": rng,
             "args": vars(self.args),
         }
-        for extra in parts.extras:
-            state |= extra.state_dict()
         logger.info("Saved %s", self.checkpoints.save(state, self.steps_done))
         parts.export(state)
+
+    def _finite_content(self) -> dict[str, Any]:
+        """All that has weights or moments in a checkpoint; raises NonFiniteError rather than let them be written."""
+        content = {"model": self.parts.model.state_dict(), "optimizer": self.parts.optimizer.state_dict()}
+        for extra in self.parts.extras:
+            content |= extra.state_dict()
+        check_finite(content, self.steps_done, self.world)
+        return content
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Puts the run where it was when `state`, read from `path`, was written.
 
         Raises:
-            UserError: the checkpoint is not of this run, or there is nothing left to train.
+            UserError: the checkpoint is not of this run.
         """
         parts = self.parts
         self.checkpoints.check_newest(path, state["step"])
-        check_continuation(state, path, self.args.epochs, self.effective_batch, self.num_images)
+        check_continuation(state, path, self.effective_batch, self.num_images)
         for extra in parts.extras:
             extra.check(state)
         self.epoch, self.iteration, self.steps_done = state["epoch"], state["iteration"], state["step"]

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +45,7 @@ class TrainingParts:
         inputs: from a batch of the loader to what `loss` is called with, on the device.
         set_training_mode: called before the steps of an epoch.
         export: from a checkpoint's content, writes the weights that other programs start from; main process only.
+        exports: the files that `export` writes; each holds the `step` of the checkpoint.
         start: called once, before the first step, when weights of a resumed run are in place.
         after_step: called after each optimizer step that was taken.
         evaluate: from the number of epochs done to their results; called in every process after an epoch.
@@ -60,6 +62,7 @@ class TrainingParts:
     inputs: Callable[[Any], tuple[Any, ...]]
     set_training_mode: Callable[[], object]
     export: Callable[[Mapping[str, Any]], None]
+    exports: Sequence[Path] = ()
     start: Callable[[], None] | None = None
     after_step: Callable[[], None] | None = None
     evaluate: Callable[[int], dict[str, float]] | None = None

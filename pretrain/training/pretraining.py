@@ -65,6 +65,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     model.to(device)
     precision = Precision(args.amp, device, model, args.fp32_decoder)
     groups = param_groups_weight_decay(model, args.weight_decay)
+    exported = Path(args.output_dir) / "encoder.pth"
 
     def inputs(batch: MaskedSample) -> tuple[torch.Tensor, float, torch.Tensor]:
         imgs, noise = (t.to(device, non_blocking=True) for t in (batch.image, batch.noise))
@@ -86,7 +87,8 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         set_training_mode=model.train,
         evaluate=evaluate if held_out is not None else None,
         draw=lambda epoch, writer: pictures.draw(epoch, writer, device, precision),
-        export=partial(export_encoder, Path(args.output_dir) / "encoder.pth"),
+        export=partial(export_encoder, exported),
+        exports=[exported],
     )
 
 
@@ -160,4 +162,4 @@ class Pictures:
 def export_encoder(path: Path, state: Mapping[str, Any]) -> None:
     """Writes the encoder of a checkpoint, which fine-tuning and detectors start from."""
     encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
-    save_atomically({"model": encoder, "args": state["args"]}, path)
+    save_atomically({"model": encoder, "args": state["args"], "step": state["step"]}, path)

@@ -14,9 +14,9 @@ from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.seeding import seed_everything
 from pretrain.training.loop import TrainingLoop
-from pretrain.training.parts import MakeParts
+from pretrain.training.parts import MakeParts, TrainingParts
 from pretrain.training.schedule import effective_batch_size, scaled_learning_rate
-from pretrain.training.state import Checkpoints, load_run_state, warn_of_another_rate
+from pretrain.training.state import Checkpoints, exported_step, load_run_state, warn_of_another_rate
 from pretrain.training.step import Stepper
 
 __all__ = ["train"]
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(args: argparse.Namespace, world: World, device: torch.device, make_parts: MakeParts) -> None:
-    """Starts or resumes a run and trains to its end.
+    """Starts or resumes a run and trains to its end; of one that is there already, does what else is due.
 
     Args:
         args: those of :func:`pretrain.training.args.add_run_arguments` and its neighbours, and what the task needs;
@@ -46,12 +46,32 @@ def train(args: argparse.Namespace, world: World, device: torch.device, make_par
     stepper = Stepper(loss, parts.optimizer, parts.precision, world, args.clip_grad, args.max_failures)
     loop = TrainingLoop(args, world, device, parts, stepper, checkpoints)
     loop.log_plan()
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     if path and state:
         loop.restore(state, path)
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        if loop.is_over:
+            if world.is_main:
+                _export_due(parts, state, path)
+            return
     if parts.start:
         parts.start()
     loop.train()
+
+
+def _export_due(parts: TrainingParts, state: dict, path: Path) -> None:
+    """What a run that ended or was killed after its last checkpoint, `state`, may have left to do."""
+    logger.info(
+        "Nothing is left to train: %s is at epoch %d, step %d; raise --epochs or --max_steps to go on.",
+        path,
+        state["epoch"],
+        state["step"],
+    )
+    due = [file.name for file in parts.exports if exported_step(file) != state["step"]]
+    if due:
+        parts.export(state)
+        logger.info("%s was still due and is written now.", " and ".join(due))
+    else:
+        logger.info("Nothing else is due.")
 
 
 def _shared_checkpoint(checkpoints: Checkpoints, resume: str, world: World) -> Path | None:

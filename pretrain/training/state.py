@@ -14,13 +14,17 @@ import torch
 from torch import nn
 
 from pretrain.checkpoints.recognition import recognise
-from pretrain.common.errors import UserError
+from pretrain.common.distributed import World
+from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint, save_atomically
+from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
 
 __all__ = [
     "Checkpoints",
     "check_continuation",
+    "check_finite",
+    "exported_step",
     "get_rng_state",
     "initialise_model",
     "load_optimizer",
@@ -140,17 +144,11 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
     return state
 
 
-def check_continuation(
-    state: Mapping[str, Any], path: Path, epochs: int, effective_batch: int, num_images: int
-) -> None:
-    """Raises UserError if a run of `epochs` cannot go on where the checkpoint was written.
+def check_continuation(state: Mapping[str, Any], path: Path, effective_batch: int, num_images: int) -> None:
+    """Raises UserError if a run cannot go on where the checkpoint was written.
 
     In the middle of an epoch the images still to come depend on the effective batch and the number of images.
     """
-    if state["epoch"] >= epochs:
-        raise UserError(
-            f"Nothing is left to train: {path} is at epoch {state['epoch']} of {epochs}; raise --epochs to go on."
-        )
     iteration = state["iteration"]
     if iteration and state["effective_batch"] != effective_batch:
         raise UserError(
@@ -164,6 +162,25 @@ def check_continuation(
             f"{path} is in the middle of an epoch of {images} images, but there are {num_images} "
             "now, in another order; resume with the same data, or from the end of an epoch."
         )
+
+
+def check_finite(content: Mapping[str, Any], step: int, world: World) -> None:
+    """Raises NonFiniteError, in all processes, for weights or moments that must not take the place of good ones."""
+    found = next(filter(None, world.gather(first_non_finite(content))), None)
+    if found:
+        raise NonFiniteError(
+            f"There is {found} after step {step}, so no checkpoint is written and the earlier ones stay. Continue from "
+            "them with --resume auto, and lower --blr or set --clip_grad."
+        )
+
+
+def exported_step(path: Path) -> int | None:
+    """The step that exported weights are of; None for a file that is missing, damaged or of an earlier version."""
+    try:
+        content = load_checkpoint(path)
+    except (FileNotFoundError, UserError):
+        return None
+    return content.get("step") if isinstance(content, dict) else None
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:

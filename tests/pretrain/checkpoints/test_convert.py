@@ -323,3 +323,10 @@ def test_more_than_one_kind_is_an_error(convmae, monkeypatch):
         ValueError, match="could be any of ConvMAE or FastConvMAE pretraining, its twin: it holds pos_e"
     ):
         recognise(convmae)
+
+
+@pytest.mark.parametrize("index", [99999999999, 4 * 10**4])
+def test_blocks_that_are_not_numbered_in_order_are_refused(convmae, index):
+    """A single name could ask for a model of hundreds of gigabytes."""
+    with pytest.raises(ValueError, match=rf"blocks3 has 12 blocks, but one of them is blocks3\.{index}\.$"):
+        recognise(convmae | {f"blocks3.{index}.norm1.weight": torch.ones(3)})

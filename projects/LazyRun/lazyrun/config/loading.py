@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lazyrun.config.overrides import apply_overrides
 from lazyrun.config.task import DETECTION, task_of
+from lazyrun.config.trust import read_yaml
 from pretrain.common.errors import UserError
 
 __all__ = ["default_train_options", "load_config", "read_config"]
@@ -97,13 +98,20 @@ def _check_sections(cfg: DictConfig) -> None:
 def read_config(config_file: str) -> DictConfig:
     """Reads a LazyConfig `.py` file, or the `config.yaml` of an earlier run, without filling in defaults.
 
+    A `.py` file is a program and is run. A YAML file may name what :mod:`lazyrun.config.trust` allows.
+
     Raises:
-        UserError: there is no such file, or it cannot be read.
+        UserError: there is no such file, it cannot be read, or it is YAML and names something else.
     """
     if not Path(config_file).is_file():
         raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
     try:
-        cfg = LazyConfig.load(config_file)
+        if config_file.endswith((".yaml", ".yml")):
+            cfg = OmegaConf.create(read_yaml(config_file), flags={"allow_objects": True})
+        else:
+            cfg = LazyConfig.load(config_file)
+    except UserError as e:
+        raise UserError(f"Config file {config_file} is not read: {e}.") from e
     except UNREADABLE as e:
         reason = " ".join(str(e).split())  # YAML's messages have several lines
         raise UserError(f"Config file {config_file} cannot be loaded: {type(e).__name__}: {reason}") from e

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lazyrun.inference.predictor import Predictor, read_rgb
 from lazyrun.viz.instances import draw_annotations
+from lazyrun.viz.pictures import write_picture
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing, save_json
 
@@ -166,19 +167,19 @@ def predict_video(writer: PredictionWriter, video: Path) -> None:
             first, batch = first + len(batch), []
         if encoder is not None:
             encoder.release()
+        _check_video(temporary)
     capture.release()
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Writes RGB uint8 `(H, W, 3)` as PNG or JPEG, by the suffix.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        temporary.write_bytes(encoded.tobytes())
+def _check_video(path: Path) -> None:
+    """Raises OSError for a video without an index, which is written last: the encoder says nothing of a full disk."""
+    capture = cv2.VideoCapture(str(path))
+    readable, _ = capture.read()
+    capture.release()
+    if not readable:
+        with open(path, "ab") as f:
+            f.write(bytes(1 << 20))  # tells the reason, if it is the disk's
+        raise OSError("the video encoder failed")
 
 
 def _output_names(images: Sequence[Path], folder: Path) -> dict[Path, Path]:

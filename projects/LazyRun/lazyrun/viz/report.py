@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from lazyrun.evaluation.analysis import Evaluation, ImageErrors, evaluate, find_errors
 from lazyrun.viz.charts import TASKS, class_ap_chart, draw, precision_recall_chart
 from lazyrun.viz.instances import draw_comparison, group_by_image
+from lazyrun.viz.pictures import encode_picture
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
 
@@ -99,7 +100,8 @@ def _draw_charts(evaluations: Sequence[Evaluation], output: Path) -> list[dict[s
     drawn: list[dict[str, bytes]] = []
     for name, (chart, argument) in charts.items():
         drawn.append({theme: draw(chart, argument, theme=theme) for theme in ("light", "dark")})
-        (output / f"{name}.png").write_bytes(drawn[-1]["light"])
+        with replacing(output / f"{name}.png") as temporary:
+            temporary.write_bytes(drawn[-1]["light"])
     return drawn
 
 
@@ -127,7 +129,7 @@ def _draw_pictures(
         )
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         with replacing(output / f"worst_{rank:03d}_{Path(file_name).stem}.png") as temporary:
-            cv2.imwrite(str(temporary), picture)
+            temporary.write_bytes(encode_picture(".png", picture))
         pictures.append(
             {
                 "name": file_name,
@@ -154,7 +156,7 @@ def _jpeg(picture: np.ndarray) -> bytes:
     if width > PAGE_WIDTH:
         size = (PAGE_WIDTH, round(height * PAGE_WIDTH / width))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return encode_picture(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
 
 
 def _data_uri(content: bytes, kind: str) -> str:

@@ -1,0 +1,106 @@
+"""A run's config.yaml reads what a run writes, and cannot run a stranger's program."""
+
+import functools
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from detectron2.config import LazyConfig
+from detectron2.layers import ShapeSpec
+from omegaconf import OmegaConf
+from shapes import CONFIG, REPO
+
+from lazyrun.config.loading import load_config, read_config
+from lazyrun.config.trust import read_yaml
+from pretrain.common.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    LazyConfig.save(read_config(str(REPO / CONFIG)), str(path))
+    return path
+
+
+def test_what_a_run_writes_is_read(tmp_path, config):
+    layer = functools.partial(torch.nn.LayerNorm, eps=1e-6)
+    values = {"a": (1, (2, "b")), "layer": layer, "same": layer, "shape": ShapeSpec(channels=3), "name": torch.nn.ReLU}
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.dump(values))
+    read = read_yaml(path)
+    assert read["layer"].func is torch.nn.LayerNorm and read["layer"].keywords == {"eps": 1e-6}
+    assert read["layer"] is read["same"]
+    assert {name: read[name] for name in ("a", "shape", "name")} == {
+        name: values[name] for name in ("a", "shape", "name")
+    }
+    LazyConfig.save(load_config(str(config)), str(tmp_path / "again.yaml"))
+    LazyConfig.save(load_config(str(REPO / CONFIG)), str(tmp_path / "once.yaml"))
+    assert (tmp_path / "again.yaml").read_text() == (tmp_path / "once.yaml").read_text()
+
+
+def test_old_runs_are_read():
+    for path in [*(REPO / "tests/old_runs/configs").glob("*.yaml"), REPO / "tests/old_runs/detector/config.yaml"]:
+        assert "model" in read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "{_target_: os.system, command: touch MARKER}",
+        "{_target_: torch.nn.modules.module.warnings.warn, message: a}",
+        "{_target_: torch.load, f: a.pth}",
+        "{_target_: torch.hub.load, repo_or_dir: a/b, model: c}",
+        "{_target_: timm.models.load_checkpoint, model: a}",
+        "{_target_: timm.create_model, model_name: a}",
+        "{_target_: lazyrun.config.loading.read_config, config_file: a.py}",
+        "{_target_: detectron2.config.LazyConfig.load, filename: a.py}",
+        "{_target_: detectron2.data.build.logging.config.fileConfig, fname: a}",
+        "{_target_: '${other}'}",
+        "{_target_: {_target_: os.system}}",
+        "{_target_: nn.functional}",
+        "{a: [1, {b: !!python/tuple [{_target_: subprocess.run, args: touch MARKER}]}]}",
+        "'${oc.create:{_target_: os.system}}'",
+        "'${oc.decode:\"{_target_: os.system}\"}'",
+        "'${oc.env:HOME}'",
+        "!!python/object/apply:os.system ['touch MARKER']",
+        "!!python/object/new:os.system ['touch MARKER']",
+        "!!python/name:os.system ''",
+        "!!python/module:os ''",
+        "!!python/object:argparse.Namespace {a: 1}",
+        "!!python/object/apply:functools.partial {args: [], state: !!python/tuple [1, !!python/tuple [], {}, null]}",
+        "!!python/object/apply:functools.partial {args: [], state: !!python/tuple [!!python/name:os.system '', "
+        "!!python/tuple [], {}, null]}",
+    ],
+)
+def test_nothing_else_is_named(config, tmp_path, node):
+    config.write_text(f"{config.read_text()}other: {node.replace('MARKER', str(tmp_path / 'marker'))}\n")
+    with pytest.raises(UserError, match=r"config\.yaml (is not read|cannot be loaded): ") as caught:
+        load_config(str(config))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("trusted", [[], ["--trust-config"]])
+def test_only_trusted_files_name_anything(config, tmp_path, trusted):
+    marker = tmp_path / "marker"
+    config.write_text(f"{config.read_text()}other: !!python/object/apply:os.system ['touch {marker}']\n")
+    command = [sys.executable, "tools/analyze_model.py", "--config-file", config, *trusted, "--size", "64"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert marker.exists() == bool(trusted)
+    assert done.returncode == (0 if trusted else 1), done.stderr
+    assert trusted or ("config.yaml cannot be loaded" in done.stderr and "Traceback" not in done.stderr)
+
+
+def test_a_trusted_target(config, monkeypatch):
+    config.write_text(f"{config.read_text()}other: {{_target_: os.getcwd}}\n")
+    with pytest.raises(UserError, match=r"it names os\.getcwd, .* add --trust-config\.$"):
+        read_config(str(config))
+    monkeypatch.setenv("TRUST_CONFIG", "1")
+    assert read_config(str(config)).other._target_ == "os.getcwd"
+
+
+def test_the_command_line_is_the_users_own(config):
+    cfg = load_config(str(config), ["+other._target_=os.getcwd"])
+    assert OmegaConf.select(cfg, "other._target_") == "os.getcwd"
