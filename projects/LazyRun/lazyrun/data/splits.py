@@ -6,13 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lazyrun.data.formats.content import AnnotatedSet, listed
 from pretrain.common.errors import UserError
 
-__all__ = ["choose_classes", "match_classes", "split_by_name", "write_coco"]
+__all__ = ["choose_classes", "match_classes", "select_categories", "split_by_name", "write_coco"]
 
 
 def split_by_name(whole: AnnotatedSet, fraction: float) -> tuple[AnnotatedSet, AnnotatedSet]:
@@ -63,7 +64,7 @@ def choose_classes(found: AnnotatedSet, names: Sequence[str]) -> AnnotatedSet:
         raise UserError(f"data.classes: {found.path} has no class {unknown[0]!r}; it has {listed(found.names, 50)}.")
     by_name = {c["name"]: c for c in found.categories}
     chosen = [by_name[name] for name in names]
-    return _with_categories(found, _ascending(chosen))
+    return select_categories(found, _ascending(chosen))
 
 
 def match_classes(found: AnnotatedSet, categories: Sequence[dict], owner: str) -> AnnotatedSet:
@@ -83,20 +84,28 @@ def match_classes(found: AnnotatedSet, categories: Sequence[dict], owner: str) -
             f"{found.path} has the class {strange[0]!r}, which {owner} does not have (it has {listed(known, 50)}); "
             "correct its name, or leave it out with data.classes=[…]."
         )
-    return _with_categories(found, list(categories))
+    return select_categories(found, categories)
 
 
 def _ascending(categories: list[dict]) -> list[dict]:
     """Categories whose ids grow, as their order is that of their ids: their own if these do, else 1, 2, 3, …"""
     ids = [c["id"] for c in categories]
-    if all(a < b for a, b in zip(ids, ids[1:], strict=False)):
+    if all(a < b for a, b in pairwise(ids)):
         return categories
     return [c | {"id": number} for number, c in enumerate(categories, start=1)]
 
 
-def _with_categories(found: AnnotatedSet, categories: list[dict]) -> AnnotatedSet:
+def select_categories(found: AnnotatedSet, categories: Sequence[dict]) -> AnnotatedSet:
+    """The set with these categories in place of its own: names decide, objects of others are left out.
+
+    Raises:
+        UserError: two of its categories have one name.
+    """
     if [(c["id"], c["name"]) for c in categories] == [(c["id"], c["name"]) for c in found.categories]:
         return found
+    twice = [name for name, count in Counter(found.names).items() if count > 1]
+    if twice:
+        raise UserError(f"{found.path} has two classes called {twice[0]!r}; give each a name of its own.")
     new_ids = {c["name"]: c["id"] for c in categories}
     ids = {c["id"]: new_ids[c["name"]] for c in found.categories if c["name"] in new_ids}
     selected = {c["id"] for c in found.categories if c["name"] not in new_ids}
@@ -106,7 +115,7 @@ def _with_categories(found: AnnotatedSet, categories: list[dict]) -> AnnotatedSe
     notes = list(found.notes)
     if len(kept) < len(found.annotations):
         notes.append(f"{len(found.annotations) - len(kept)} objects of other classes are left out")
-    return replace(found, annotations=annotations, categories=categories, notes=notes, json_file=None)
+    return replace(found, annotations=annotations, categories=list(categories), notes=notes, json_file=None)
 
 
 def write_coco(found: AnnotatedSet, path: Path) -> None:
