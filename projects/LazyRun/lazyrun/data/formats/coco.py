@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lazyrun.data.coco_check import read_coco_json
 from lazyrun.data.formats.content import AnnotatedSet
 from lazyrun.data.formats.source import Source
 from pretrain.common.errors import UserError
 
-__all__ = ["looks_like_coco", "read_coco"]
+__all__ = ["looks_like_coco", "read_coco", "stated_root"]
 
 NAME = "COCO JSON"
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data")
@@ -17,6 +18,13 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data")
 
 def looks_like_coco(content: object) -> bool:
     return isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
+
+
+def stated_root(content: dict[str, Any]) -> Path | None:
+    """The image folder that files written by this project state."""
+    info = content.get("info")
+    root = info.get("image_root") if isinstance(info, dict) else None
+    return Path(root) if isinstance(root, str) else None
 
 
 def read_coco(source: Source) -> AnnotatedSet:
@@ -56,7 +64,8 @@ def _check(file: Path, images: list[dict], categories: list[dict]) -> None:
 def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path, list[dict]]:
     """The image folder, and the images with file names in it: the same list if nothing had to change."""
     names = [image["file_name"] for image in images]
-    for candidates in _candidates(file):
+    stated = stated_root(source.parsed)
+    for candidates in ([stated] if stated else [], *_candidates(file)):
         holding = [folder for folder in candidates if all((folder / name).is_file() for name in names)]
         if len(holding) > 1:
             raise UserError(

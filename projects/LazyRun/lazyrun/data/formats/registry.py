@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lazyrun.data.formats.coco import looks_like_coco, read_coco
+from lazyrun.data.formats.coco import looks_like_coco, read_coco, stated_root
 from lazyrun.data.formats.content import AnnotatedSet, listed
 from lazyrun.data.formats.cvat import looks_like_cvat, read_cvat
 from lazyrun.data.formats.files import Folder, ImageFinder, part_of_split, read_json, read_xml
@@ -97,20 +97,25 @@ def _recognise_folder(path: Path, split: str | None) -> tuple[Format, Source]:
     folder = Folder(_inner(path.absolute()))
     files: dict[str, list[Path]] = {}
     parsed: dict[Path, Any] = {}
-    unknown = []
+    unknown, converted = [], []
     for file in _representatives(folder):
         content = read_json(file) if file.suffix.lower() == ".json" else read_xml(file)
         kind = _kind_of(content, file.suffix.lower())
         if kind is None:
             unknown.append((file, content))
             continue
-        files.setdefault(kind.name, []).append(file)
+        if kind.name == "COCO JSON" and stated_root(content):
+            converted.append(file)
+        else:
+            files.setdefault(kind.name, []).append(file)
         if kind.single:
             parsed[file] = content
     for kind in FORMATS:
         found = kind.find(folder) if kind.find else []
         if found:
             files[kind.name] = found
+    if converted and not files:  # beside what they were made from, as in the output folder of a run, they do not count
+        files["COCO JSON"] = converted
     if len(files) != 1:
         raise UserError(_ambiguous(path, files) if files else _nothing(path, folder, unknown))
     kind = _named(next(iter(files)))

@@ -41,7 +41,11 @@ def yolo_files(folder: Folder) -> list[Path]:
     described = [f for f in folder.with_suffix(".yaml", ".yml") if _is_description(f)]
     texts = set(folder.with_suffix(".txt"))
     labels = (label_file(image) for image in folder.images)
-    return described + [f for f in labels if f in texts or (f.parent.name.casefold() == "labels" and f.is_file())]
+    return described + [f for f in labels if f in texts or (_in_labels(f) and f.is_file())]
+
+
+def _in_labels(file: Path) -> bool:
+    return "labels" in (p.casefold() for p in file.parent.parts)
 
 
 def _is_description(file: Path) -> bool:
