@@ -11,8 +11,10 @@ colours, objects cut off and misnamed classes are plain to see.
 import argparse
 import itertools
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
+from lazyrun.config.data_options import temporary_cache
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
@@ -38,11 +40,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with exit_on_user_error():
+    with exit_on_user_error(), ExitStack() as closing:
         if args.count < 1:
             raise UserError(f"--count {args.count}: at least one image is drawn.")
         cfg = load_config(args.config_file, args.opts)
         task = task_of(cfg)
+        closing.enter_context(temporary_cache(cfg))
         task.use_custom_data(cfg, training=args.split == "train")
         source = iterate_samples(cfg, args.split)
         if cfg.train.check_data and "train" in cfg.dataloader:

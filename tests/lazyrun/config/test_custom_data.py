@@ -149,7 +149,7 @@ def test_other_categories_for_evaluation(shapes, tmp_path):
     content["categories"][0]["name"] = "bird"
     (tmp_path / "val.json").write_text(json.dumps(content))
     with pytest.raises(
-        UserError, match=r"same categories \(only in .*train.json: 90 kite; only in .*val.json: 90 bird"
+        UserError, match=r"val.json has the class 'bird', which .*train.json does not have .it has coin, box, kite."
     ):
         load(options)
 

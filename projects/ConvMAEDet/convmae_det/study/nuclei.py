@@ -26,13 +26,13 @@ __all__ = ["run_nuclei"]
 TILE = 128  # pixels
 MIN_AREA = 16  # pixels of an object that a tile keeps
 CONFIG = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
-ITERATIONS = 120
+ITERATIONS = 100
 LABELS = (10, 25, 50, 200)  # images; each has four tiles
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 CHOSEN_ON = 50  # labelled images of the runs that choose the learning rate
 HELD_BACK = 50  # training images that judge them
 # About equal CPU time: an epoch of FastConvMAE has four masked views of each image.
-EPOCHS = {"convmae": 100, "fastconvmae": 25}
+EPOCHS = {"convmae": 60, "fastconvmae": 15}
 SHORTER = (5, 20)  # epochs of ConvMAE for the curve over pretraining
 PRETRAIN = ("--input_size", TILE, "--batch_size", 8, "--lr", 1e-3, "--no-norm_pix_loss", "--num_workers", 0)
 DETECTOR = (

@@ -1,15 +1,11 @@
-"""A user's own COCO-format data set in any config, without editing it: `data.train_json=…` and its companions.
+"""A user's own annotated images in any config, without editing it: `data.train=…` and its companions.
 
 What follows from the files is written into the config (data set names, class count, mask head, evaluator), so the
 `config.yaml` of a run shows it and runs again.
 """
 
-import json
 import logging
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyCall as L
@@ -19,44 +15,19 @@ from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from lazyrun.data.coco_check import read_coco_json
+from lazyrun.config.data_options import DATA_OPTIONS, json_file_of, names_data, read_sets
+from lazyrun.data.formats import AnnotatedSet
 from lazyrun.evaluation.coco import COCOEvaluator
-from pretrain.common.errors import UserError
 
 __all__ = ["DATA_OPTIONS", "set_class_count", "use_custom_data", "without_evaluation"]
 
 logger = logging.getLogger(__name__)
 
-DATA_OPTIONS = ("train_json", "train_images", "val_json", "val_images")
-"""Keys of the config's `data` node: COCO annotation file and image folder for training and for evaluation."""
-
-
-@dataclass
-class _CustomSet:
-    """One annotation file, and what the config must know of it."""
-
-    json_file: str
-    image_root: str
-    categories: list[dict]  # in the order of their ids, which is that of the model's class indices
-    has_masks: bool
-    has_run_lengths: bool
-
-    def register(self) -> str:
-        """Registers the set with detectron2 under the path of its file, again if another folder was meant before."""
-        name = self.json_file
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        metadata = {
-            "thing_classes": [c["name"] for c in self.categories],
-            "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(self.categories)},
-        }
-        register_coco_instances(name, metadata, self.json_file, self.image_root)
-        return name
-
 
 def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
     """Registers the data sets that `cfg.data` names and fits the config to them; without any it does nothing.
+
+    What is not a COCO file, or has other category ids than the training set, is converted into one first.
 
     Args:
         cfg: changed in place: data set names, every `num_classes` of the model, the mask head and the mapper of
@@ -64,27 +35,43 @@ def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
         training: the training set is needed; for an evaluation it may be missing.
 
     Raises:
-        UserError: a file or folder is missing, a file is not COCO, or both files do not list the same categories,
-            or training has only an evaluation set.
+        UserError: a file or folder is missing or cannot be read, the evaluation set has a class that the training set
+            has not, or training has only an evaluation set.
     """
-    if not any(cfg.data[key] for key in DATA_OPTIONS):
+    if not names_data(cfg.data):
         return
-    train, val = _read(cfg.data, "train", required=training), _read(cfg.data, "val", required=True)
-    if training and not train:
-        raise UserError("data.val_json without data.train_json: training would take the config's own data; name both.")
-    if train and val:
-        _check_same_categories(train, val)
+    train, val = read_sets(cfg, training=training)
     known = train or val
     if known:
         set_class_count(cfg.model, len(known.categories))
         _without_federated_loss(cfg.model)
     if train:
-        cfg.dataloader.train.dataset.names = train.register()
+        cfg.dataloader.train.dataset.names = _register(train, json_file_of(train, "train", cfg))
         _fit_masks(cfg, train)
     if val:
-        _evaluate_on(cfg, val)
-    elif cfg.data.train_json:
-        without_evaluation(cfg, "data.val_json")
+        if not train and cfg.data.val and not _masks(val):
+            _without_masks(cfg)  # else a checkpoint of boxes alone would lack the mask head
+        _evaluate_on(cfg, val, _register(val, json_file_of(val, "val", cfg)))
+    elif cfg.data.train or cfg.data.train_json:
+        without_evaluation(cfg, "data.val" if cfg.data.train else "data.val_json")
+
+
+def _register(found: AnnotatedSet, json_file: str) -> str:
+    """Registers a set with detectron2 under the path of its file, again if another folder was meant before."""
+    if json_file in DatasetCatalog.list():
+        DatasetCatalog.remove(json_file)
+        MetadataCatalog.remove(json_file)
+    metadata = {
+        "thing_classes": found.names,
+        "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(found.categories)},
+    }
+    register_coco_instances(json_file, metadata, json_file, str(found.root))
+    return json_file
+
+
+def _masks(found: AnnotatedSet) -> list:
+    """The segmentations of single objects."""
+    return [a["segmentation"] for a in found.annotations if a.get("segmentation") and not a.get("iscrowd")]
 
 
 def set_class_count(model: DictConfig, count: int) -> None:
@@ -105,58 +92,6 @@ def _entries(node: Any) -> Iterator[tuple[Any, str | int]]:
             yield node, key
 
 
-def _read(data: DictConfig, split: str, *, required: bool) -> _CustomSet | None:
-    json_file, images = data[f"{split}_json"], data[f"{split}_images"]
-    if not json_file and not images:
-        return None
-    if not json_file or not images:
-        given, lacking = ("images", "json") if images else ("json", "images")
-        raise UserError(
-            f"data.{split}_{given} needs data.{split}_{lacking} too: a COCO annotation file and its images."
-        )
-    if not required and not Path(json_file).is_file():
-        return None
-    if not Path(json_file).is_file():
-        raise UserError(f"data.{split}_json={json_file}: there is no such file.")
-    if not Path(images).is_dir():
-        raise UserError(f"data.{split}_images={images}: there is no such folder.")
-    try:
-        _, annotations, categories = read_coco_json(Path(json_file))
-        categories = [{"id": c["id"], "name": c["name"]} for c in categories]
-    except KeyError as e:
-        raise UserError(f"data.{split}_json={json_file}: a category has no {e}.") from e
-    except ValueError as e:
-        raise UserError(f"data.{split}_json={json_file}: {e}.") from e
-    for category in categories:
-        if not isinstance(category["id"], int) or not isinstance(category["name"], str):
-            raise UserError(
-                f"data.{split}_json={json_file}: category {json.dumps(category)} needs a whole number as id and a text "
-                "as name."
-            )
-    if not categories:
-        raise UserError(f"data.{split}_json={json_file} lists no categories.")
-    data[f"{split}_json"], data[f"{split}_images"] = os.path.abspath(json_file), os.path.abspath(images)
-    segmentations = [a["segmentation"] for a in annotations if a.get("segmentation") and not a.get("iscrowd")]
-    return _CustomSet(
-        data[f"{split}_json"],
-        data[f"{split}_images"],
-        sorted(categories, key=lambda c: c["id"]),
-        has_masks=bool(segmentations),
-        has_run_lengths=any(isinstance(s, dict) for s in segmentations),
-    )
-
-
-def _check_same_categories(train: _CustomSet, val: _CustomSet) -> None:
-    ours, theirs = ({(c["id"], c["name"]) for c in s.categories} for s in (train, val))
-    if ours != theirs:
-        only = "; ".join(
-            f"only in {s.json_file}: {', '.join(f'{i} {name}' for i, name in sorted(some)[:5])}"
-            for s, some in ((train, ours - theirs), (val, theirs - ours))
-            if some
-        )
-        raise UserError(f"data.train_json and data.val_json must list the same categories ({only}).")
-
-
 def _without_federated_loss(model: DictConfig) -> None:
     for node, key in _entries(model):
         if key == "use_fed_loss" and node[key]:
@@ -164,27 +99,30 @@ def _without_federated_loss(model: DictConfig) -> None:
             logger.info("Custom data: no federated loss, it is for LVIS, whose images are not annotated in full.")
 
 
-def _fit_masks(cfg: DictConfig, train: _CustomSet) -> None:
-    mapper = cfg.dataloader.train.mapper
-    if train.has_run_lengths and "use_instance_mask" in mapper:
+def _fit_masks(cfg: DictConfig, train: AnnotatedSet) -> None:
+    mapper, masks = cfg.dataloader.train.mapper, _masks(train)
+    if any(isinstance(mask, dict) for mask in masks) and "use_instance_mask" in mapper:
         mapper.instance_mask_format = "bitmask"
-    if train.has_masks:
-        return
-    logger.warning(f"{train.json_file} has no segmentation: boxes alone are trained, the mask head is off.")
-    heads = cfg.model.get("roi_heads", {})
+    if not masks:
+        logger.warning(f"{train.path} has no segmentation: boxes alone are trained, the mask head is off.")
+        _without_masks(cfg)
+
+
+def _without_masks(cfg: DictConfig) -> None:
+    mapper, heads = cfg.dataloader.train.mapper, cfg.model.get("roi_heads", {})
     if "mask_head" in heads:
         heads.update(mask_in_features=None, mask_head=None, mask_pooler=None)
     if "use_instance_mask" in mapper:
         mapper.update(use_instance_mask=False, recompute_boxes=False)
 
 
-def _evaluate_on(cfg: DictConfig, val: _CustomSet) -> None:
-    cfg.dataloader.test.dataset.names = val.register()
+def _evaluate_on(cfg: DictConfig, val: AnnotatedSet, name: str) -> None:
+    cfg.dataloader.test.dataset.names = name
     if "evaluator" not in cfg.dataloader or _target(cfg.dataloader.evaluator) is LVISEvaluator:
         cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="${..test.dataset.names}")
-    if not val.has_masks:
+    if not _masks(val):
         cfg.dataloader.evaluator.tasks = ["bbox"]
-        logger.info(f"{val.json_file} has no segmentation: boxes alone are evaluated.")
+        logger.info(f"{val.path} has no segmentation: boxes alone are evaluated.")
 
 
 def _target(node: DictConfig) -> object:

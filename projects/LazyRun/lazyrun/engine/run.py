@@ -3,6 +3,7 @@
 import logging
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.config.data_options import temporary_cache
 from lazyrun.config.loading import load_config
 from lazyrun.config.resolve import RunConfig, resolve_config
 from lazyrun.config.task import task_of
@@ -42,6 +44,11 @@ def run(args: Namespace, cfg: DictConfig | None = None) -> None:
     """
     cfg = load_config(args.config_file, args.opts) if cfg is None else cfg
     dry_run = getattr(args, "dry_run", False)
+    with temporary_cache(cfg) if dry_run else nullcontext():
+        _run(args, cfg, dry_run)
+
+
+def _run(args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     output_dir = choose_output_dir(cfg, resume=args.resume or dry_run, eval_only=args.eval_only)
     set_up_logging(None if dry_run else output_dir, task_of(cfg).package)
     log_surroundings(args)

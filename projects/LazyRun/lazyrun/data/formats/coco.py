@@ -1,0 +1,113 @@
+"""COCO JSON: a file, or a folder with one, and images beside it, in sibling folders, or where it says itself."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lazyrun.data.coco_check import read_coco_json
+from lazyrun.data.formats.content import AnnotatedSet
+from lazyrun.data.formats.source import Source
+from pretrain.common.errors import UserError
+
+__all__ = ["looks_like_coco", "read_coco", "stated_root"]
+
+NAME = "COCO JSON"
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data")
+
+
+def looks_like_coco(content: object) -> bool:
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
+
+
+def stated_root(content: dict[str, Any]) -> Path | None:
+    """The image folder that files written by this project state."""
+    info = content.get("info")
+    root = info.get("image_root") if isinstance(info, dict) else None
+    return Path(root) if isinstance(root, str) else None
+
+
+def read_coco(source: Source) -> AnnotatedSet:
+    """The content of the file as it is, but for file names that are found elsewhere and Roboflow's root category.
+
+    Raises:
+        UserError: it is not COCO JSON, an image is missing, or a category has no number or no name.
+    """
+    file = source.files[0]
+    try:
+        images, annotations, categories = read_coco_json(file)
+    except UserError as e:
+        raise UserError(f"{file} {e}.") from e
+    _check(file, images, categories)
+    root, found = _place_images(source, file, images)
+    categories, note = _without_root(categories, annotations)
+    whole = found is images and not note
+    notes = [note] if note else []
+    categories = sorted(categories, key=lambda c: c["id"])
+    return AnnotatedSet(source.path, NAME, root, found, annotations, categories, notes, file if whole else None)
+
+
+def _check(file: Path, images: list[dict], categories: list[dict]) -> None:
+    if not images:
+        raise UserError(f"{file} lists no images; check that it is the right file.")
+    for image in images:
+        if not isinstance(image.get("file_name"), str):
+            raise UserError(f"{file}: image {image.get('id')!r} has no text as file_name.")
+    for category in categories:
+        number, name = category.get("id"), category.get("name")
+        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str):
+            raise UserError(f"{file}: category {category} needs a whole number as id and a text as name.")
+    if not categories:
+        raise UserError(f"{file} lists no categories.")
+
+
+def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path, list[dict]]:
+    """The image folder, and the images with file names in it: the same list if nothing had to change."""
+    names = [image["file_name"] for image in images]
+    stated = stated_root(source.parsed)
+    for candidates in ([stated] if stated else [], *_candidates(file)):
+        holding = [folder for folder in candidates if all((folder / name).is_file() for name in names)]
+        if len(holding) > 1:
+            raise UserError(
+                f"{file}: its images may be those of {holding[0]} or of {holding[1]}; name the folder with "
+                f"data.…_json={file} data.…_images=FOLDER in place of the path."
+            )
+        if holding:
+            return holding[0], images
+    found = [source.finder.find(name, file) for name in names]
+    root = source.finder.path
+    if not all(f.is_relative_to(root) for f in found):
+        root = root.parent
+    if len(set(found)) < len(found):
+        twice = next(n for n, f in zip(names, found, strict=True) if found.count(f) > 1)
+        raise UserError(f"{file}: {twice} and another of its images are the same file; keep one of them.")
+    return root, [image | {"file_name": f.relative_to(root).as_posix()} for image, f in zip(images, found, strict=True)]
+
+
+def _candidates(file: Path) -> Iterator[list[Path]]:
+    """Folders that may hold the images of an annotation file, in groups of equal likelihood."""
+    near = [p for folder in (file.parent, file.parent.parent) for p in _subfolders(folder)]
+    below = [p for folder in near if folder.name.casefold() in IMAGE_FOLDERS for p in _subfolders(folder)]
+    yield [file.parent]
+    # instances_val2017.json belongs to val2017 or images/val2017.
+    words = set(re.split(r"[^a-z0-9]+", file.stem.casefold()))
+    yield [p for p in dict.fromkeys(near + below) if p.name.casefold() in words]
+    yield [p for p in near if p.name.casefold() in IMAGE_FOLDERS and p.parent == file.parent]
+    yield [p for p in near if p.name.casefold() in IMAGE_FOLDERS and p.parent == file.parent.parent]
+    yield [file.parent.parent]
+    yield list(dict.fromkeys(near + below))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _without_root(categories: list[dict], annotations: list[dict]) -> tuple[list[dict], str]:
+    """Roboflow lists the project itself as category 0, the supercategory of all others."""
+    root = next((c for c in categories if c["id"] == 0), None)
+    others = [c for c in categories if c is not root]
+    if root is None or not others or any(c.get("supercategory") != root["name"] for c in others):
+        return categories, ""
+    if any(a.get("category_id") == 0 for a in annotations):
+        return categories, ""
+    return others, f"category 0, {root['name']!r}, is left out: it has no object and is only the group of the others"
