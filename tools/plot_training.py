@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plot loss, learning rate, AP or mIoU, and memory of one or several runs, from the logs they leave.
+"""Plot loss, learning rate, accuracy (AP, mIoU, nearest neighbours) and memory of runs from the logs they leave.
 
     python tools/plot_training.py output/mine output/baseline --output curves.png --smooth 5
 

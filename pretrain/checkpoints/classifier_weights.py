@@ -1,8 +1,10 @@
 """Weights for a classifier, from any file with a ConvViT in it: pretrained, fine-tuned, or a detector."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,19 +22,24 @@ __all__ = ["check_file_classes", "load_classifier", "load_trunk"]
 logger = logging.getLogger(__name__)
 
 
-def load_trunk(model: ConvViT, path: str | Path) -> None:
+def load_trunk(model: ConvViT, source: str | os.PathLike | Mapping[str, Any], level: int = logging.INFO) -> None:
     """Loads everything but the head, which keeps its initialisation.
 
     With the first token in place of pooling, `norm` is the pretraining file's as in the published code, although it was
     learned on the sum of three stages; `fc_norm` begins as ones and zeros unless the file is a classifier's.
 
+    Args:
+        source: a file, or what one holds, its tensors on the CPU.
+        level: of the log messages that tell what became of every tensor.
+
     Raises:
         FileNotFoundError, UserError: the file is missing or damaged, or holds no trunk of this model's sizes.
     """
-    state = _convert(model, path, recognise(path))
+    checkpoint = recognise(source)
+    state = _convert(model, checkpoint, level)
     norm = _norm_name(model)
     state = {name: t for name, t in state.items() if not name.startswith("head.")}
-    _load(model, state, path, may_miss=("head.", f"{norm}."))
+    _load(model, state, checkpoint.source, ("head.", f"{norm}."), level)
 
 
 def load_classifier(model: ConvViT, path: str | Path) -> None:
@@ -47,7 +54,7 @@ def load_classifier(model: ConvViT, path: str | Path) -> None:
             f"{path} has no classification head ({checkpoint.kind.name}); fine-tune it, or give a fine-tuned file."
         )
     _check_head(model, checkpoint, path)
-    _load(model, _convert(model, path, checkpoint), path, may_miss=())
+    _load(model, _convert(model, checkpoint, logging.INFO), checkpoint.source, (), logging.INFO)
 
 
 def check_file_classes(path: str | Path, classes: Sequence[str], data: str) -> None:
@@ -85,15 +92,15 @@ def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> Non
         raise UserError(f"{path} was trained to classify {pools} token; evaluate it with {flag}.")
 
 
-def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def _convert(model: ConvViT, checkpoint: Checkpoint, level: int) -> dict[str, torch.Tensor]:
     """The file's tensors under the model's names, positions resized."""
     state, report = convert(checkpoint, Target.CLASSIFIER)
     sizes = TrunkSizes.read("ConvViT", {name: tuple(t.shape) for name, t in model.state_dict().items()})
     assert checkpoint.sizes is not None, "convert refuses files without a trunk"
     if checkpoint.sizes != sizes:
         raise UserError(
-            f"{path} holds a {checkpoint.sizes} for {checkpoint.sizes.in_chans} channel(s), but the model is a {sizes} "
-            f"for {sizes.in_chans}; give the --model, --patch_size and --in_chans the file was made with."
+            f"{checkpoint.source} holds a {checkpoint.sizes} for {checkpoint.sizes.in_chans} channel(s), but the model "
+            f"is a {sizes} for {sizes.in_chans}; give the --model, --patch_size and --in_chans the file was made with."
         )
     kept = _norm_name(model)
     state = {name: t for name, t in state.items() if name.split(".")[0] not in {"norm", "fc_norm"} - {kept}}
@@ -103,27 +110,28 @@ def _convert(model: ConvViT, path: str | Path, checkpoint: Checkpoint) -> dict[s
         report.kept += norms
         report.dropped = {name: why for name, why in report.dropped.items() if name not in norms}
         report.made = {name: how for name, how in report.made.items() if not name.startswith("fc_norm.")}
-    logger.info("%s", report)
+    logger.log(level, "%s", report)
     if "pos_embed" in state:
-        state["pos_embed"] = _fit_positions(model, state["pos_embed"], checkpoint)
+        state["pos_embed"] = _fit_positions(model, state["pos_embed"], checkpoint, level)
     return state
 
 
-def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
+def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, checkpoint: Checkpoint, level: int) -> torch.Tensor:
     """Positions `(1, L, C)` without a class token's slot, resized to the model's grid."""
-    path = checkpoint.source
     name = next(name for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
     grid, _ = checkpoint.grid(checkpoint.tensors[name])
     if grid != model.grid_size:
-        logger.info("%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically.", path, *grid, *model.grid_size)
+        message = "%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically."
+        logger.log(level, message, checkpoint.source, *grid, *model.grid_size)
     return resize_pos_embed(pos_embed, grid, model.grid_size)
 
 
-def _load(model: ConvViT, state: Mapping[str, torch.Tensor], path: str | Path, may_miss: tuple[str, ...]) -> None:
+def _load(
+    model: ConvViT, state: Mapping[str, torch.Tensor], source: str, may_miss: tuple[str, ...], level: int
+) -> None:
     result = model.load_state_dict(state, strict=False)
     missing = [name for name in result.missing_keys if not (may_miss and name.startswith(may_miss))]
     if missing or result.unexpected_keys:
-        raise UserError(f"{path} does not load: missing {missing}, unexpected {result.unexpected_keys}.")
-    logger.info(
-        "%s: %d tensors loaded; newly initialised: %s.", path, len(state), ", ".join(result.missing_keys) or "none"
-    )
+        raise UserError(f"{source} does not load: missing {missing}, unexpected {result.unexpected_keys}.")
+    made = ", ".join(result.missing_keys) or "none"
+    logger.log(level, "%s: %d tensors loaded; newly initialised: %s.", source, len(state), made)

@@ -12,7 +12,7 @@ from pretrain.data.labels import LabelledImages, LabelledSample
 from pretrain.data.samplers import eval_loader
 from pretrain.models.classifier import ConvViT
 
-__all__ = ["CachedFeatures", "extract_features", "pooled_features"]
+__all__ = ["CachedFeatures", "check_enough_images", "extract_features", "pooled_features"]
 
 
 class CachedFeatures(EpochDataset):
@@ -46,6 +46,12 @@ def pooled_features(model: ConvViT, images: torch.Tensor) -> torch.Tensor:
     return model.forward_head(model.forward_features(images), pre_logits=True)
 
 
+def check_enough_images(images: LabelledImages, world: World) -> None:
+    """Raises UserError if there are fewer images than processes."""
+    if len(images) < world.size:
+        raise UserError(f"{len(images)} images cannot be shared by {world.size} processes; start fewer.")
+
+
 @torch.no_grad()
 def extract_features(
     model: ConvViT,
@@ -61,8 +67,7 @@ def extract_features(
     Raises:
         UserError: there are fewer images than processes.
     """
-    if len(images) < world.size:
-        raise UserError(f"{len(images)} images cannot be shared by {world.size} processes; start fewer.")
+    check_enough_images(images, world)
     model.eval()
     features, labels = [], []
     for image, label, _ in eval_loader(images, batch_size, num_workers, world):

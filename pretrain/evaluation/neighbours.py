@@ -2,6 +2,9 @@
 
 import argparse
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,10 +20,17 @@ from pretrain.data.labels import LabelledImages, check_same_classes, class_names
 from pretrain.data.transforms import image_mode
 from pretrain.evaluation.accuracy import accuracy_line, count_correct
 from pretrain.evaluation.classifiers import describe, held_out_images, make_classifier
-from pretrain.evaluation.features import extract_features
+from pretrain.evaluation.features import check_enough_images, extract_features
 from pretrain.models import ConvViT
 
-__all__ = ["classify_by_neighbours", "knn_accuracy", "run"]
+__all__ = [
+    "NeighbourImages",
+    "classify_by_neighbours",
+    "knn_accuracy",
+    "measure_neighbours",
+    "open_neighbour_images",
+    "run",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +57,45 @@ def classify_by_neighbours(args: argparse.Namespace, world: World, device: torch
         FileNotFoundError, UserError: data or weights that cannot be used.
     """
     seed_everything(args.seed)
+    images = open_neighbour_images(args, world)
+    model = _feature_extractor(args, device)
+    autocast = autocast_of(args.amp or default_amp(device), device)
+    logger.info("Features of %d training and %d validation images.", len(images.train), len(images.test))
+    results = measure_neighbours(model, images, args, world, device, autocast)
+    logger.info("%s", accuracy_line(results))
+    if world.is_main:
+        output_dir = Path(args.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        facts = describe(args, "knn", len(images.test), len(images.classes))
+        facts |= {"k": args.k, "temperature": args.temperature}
+        save_json(facts | {"training_images": len(images.train), **results}, output_dir / "knn.json")
+    return results
+
+
+@dataclass(frozen=True)
+class NeighbourImages:
+    """Labelled images of both splits, without randomness.
+
+    Attributes:
+        train: the neighbours.
+        test: the images to classify.
+        classes: their names, in order.
+    """
+
+    train: LabelledImages
+    test: LabelledImages
+    classes: list[str]
+
+
+def open_neighbour_images(args: argparse.Namespace, world: World) -> NeighbourImages:
+    """Opens both splits and checks that they can be used.
+
+    Args:
+        args: those of :func:`pretrain.training.classification_args.parse_knn_args`.
+
+    Raises:
+        FileNotFoundError, UserError: data that cannot be used, or too few images for the neighbours or the processes.
+    """
     test = held_out_images(args)
     reader = open_labelled(args.data_path, args.train_split)
     classes = class_names(reader)
@@ -56,24 +105,35 @@ def classify_by_neighbours(args: argparse.Namespace, world: World, device: torch
     train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
     if args.k > len(train):
         raise UserError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
-    model = _feature_extractor(args, device)
-    autocast = autocast_of(args.amp or default_amp(device), device)
+    for images in (train, test):
+        check_enough_images(images, world)
+    return NeighbourImages(train, test, classes)
 
-    def features_of(name: str, images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
-        logger.info("Features of %d %s images.", len(images), name)
+
+def measure_neighbours(
+    model: ConvViT,
+    images: NeighbourImages,
+    args: argparse.Namespace,
+    world: World,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager],
+) -> dict[str, float]:
+    """Computes the features of both splits and classifies the second by the first.
+
+    Args:
+        args: how, as for :func:`open_neighbour_images`.
+
+    Returns:
+        `acc1` and `acc5` in percent, the same in every process.
+    """
+
+    def features_of(images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
         features, labels = extract_features(model, images, args.batch_size, args.num_workers, world, device, autocast)
         return features.to(device), labels.to(device)
 
-    results = knn_accuracy(
-        features_of("training", train), features_of("validation", test), len(classes), args.k, args.temperature
+    return knn_accuracy(
+        features_of(images.train), features_of(images.test), len(images.classes), args.k, args.temperature
     )
-    logger.info("%s", accuracy_line(results))
-    if world.is_main:
-        output_dir = Path(args.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        facts = describe(args, "knn", len(test), len(classes)) | {"k": args.k, "temperature": args.temperature}
-        save_json(facts | {"training_images": len(train), **results}, output_dir / "knn.json")
-    return results
 
 
 def _feature_extractor(args: argparse.Namespace, device: torch.device) -> ConvViT:

@@ -6,7 +6,7 @@ tokens of one patch. FastConvMAE's four complementary masks simply are four view
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from pretrain.models.pos_embed import sincos_pos_embed
 from pretrain.models.recompute import norm_linear
 from pretrain.models.trunk import ConvViTTrunk, per_stage, run_blocks
 
-__all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss"]
+__all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss", "encoder_weights"]
 
 MASKINGS = {"random": random_mask, "complementary": complementary_mask}
 DEFAULT_MASK_RATIO = 0.75
@@ -267,3 +267,8 @@ class ReconstructionLoss(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self.model.forward_loss(*args, **kwargs)
+
+
+def encoder_weights(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What other models start from: the weights of :class:`MaskedAutoencoderConvViT` without its decoder."""
+    return {name: t for name, t in state_dict.items() if not name.startswith(DECODER_PREFIXES)}

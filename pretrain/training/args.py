@@ -9,6 +9,7 @@ from pretrain.common.errors import UserError
 from pretrain.models import MODELS
 
 __all__ = [
+    "PROBE_DEFAULTS",
     "add_data_arguments",
     "add_model_arguments",
     "add_optimizer_arguments",
@@ -27,6 +28,9 @@ RECIPES = {
     "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
     "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
 }
+
+PROBE_DEFAULTS = dict(probe_k=20, probe_label_fraction=1.0, probe_train_split="train", probe_val_split="val")
+"""Options of `pretrain.knn`, with its defaults, that pretraining has under these names."""
 
 FOLDER = (
     "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
@@ -60,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
     add_run_arguments(run)
     run.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
+    add_probe_arguments(parser.add_argument_group("nearest neighbours on the encoder, while it is trained"))
     add_traceback_option(parser)
     return parser
 
@@ -87,6 +92,22 @@ def add_pretraining_arguments(group: Group) -> None:
         default=True,
         help="predict patches normalised by their own mean and variance [on, as in the recipes]",
     )
+
+
+def add_probe_arguments(group: Group) -> None:
+    group.add_argument(
+        "--probe",
+        default="",
+        metavar="PATH",
+        help="labelled images, as --data_path of pretrain.knn; leaves training as it is",
+    )
+    group.add_argument("--probe_epochs", type=int, help="epochs between measurements [a tenth of all]")
+    group.add_argument("--probe_k", type=int, help="neighbours that vote [20]")
+    group.add_argument(
+        "--probe_label_fraction", type=float, metavar="SHARE", help="of each class's training images [1]"
+    )
+    group.add_argument("--probe_train_split", metavar="SPLIT", help="[train]")
+    group.add_argument("--probe_val_split", metavar="SPLIT", help="[val]")
 
 
 def add_data_arguments(group: Group, folder: str = FOLDER) -> None:
@@ -161,7 +182,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.picture_epochs = max(1, args.epochs // 10)
     check_run_arguments(args)
     check_at_least(args, 1, "picture_epochs")
+    _fill_in_probe(args)
     return args
+
+
+def _fill_in_probe(args: argparse.Namespace) -> None:
+    """The defaults of the options that begin with `--probe_`; raises UserError for one that has no effect."""
+    for name, value in {"probe_epochs": max(1, args.epochs // 10), **PROBE_DEFAULTS}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+        elif not args.probe:
+            raise UserError(f"--{name} needs the labelled images of --probe.")
+    check_at_least(args, 1, "probe_epochs")
 
 
 def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) -> None:

@@ -36,6 +36,9 @@ __all__ = ["TrainingLoop"]
 
 logger = logging.getLogger(__name__)
 
+BEFORE_TRAINING = -1
+"""The epoch of a log's line on the weights that training begins with: the first epoch is 0."""
+
 
 class TrainingLoop:
     """Runs the parts of a task from wherever a run is to its end.
@@ -103,9 +106,13 @@ class TrainingLoop:
             UserError: too many images cannot be read, or the evaluation's data cannot be used.
             NonFiniteError: losses stayed non-finite.
         """
+        is_new = not self.steps_done
         if self.world.is_main:
             save_json(vars(self.args), self.checkpoints.output_dir / "args.json")
-            self.writer = MetricWriter(self.checkpoints.output_dir, self.epoch, self.steps_done)
+            first = BEFORE_TRAINING if is_new else self.epoch
+            self.writer = MetricWriter(self.checkpoints.output_dir, first, self.steps_done)
+        if is_new and self.parts.evaluate_start:
+            self._write_results({"epoch": BEFORE_TRAINING}, self.parts.evaluate_start())
         steps_left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
         self.progress = Progress(self.effective_batch, self.steps_done + steps_left)
         while not self.is_over:
@@ -220,17 +227,20 @@ class TrainingLoop:
         self.epoch, self.iteration = self.epoch + 1, 0
         self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
         evaluated = self.parts.evaluate(self.epoch) if self.parts.evaluate else {}
-        results |= evaluated
-        if self.writer:
-            self.writer.epoch(results)
-            shown = {"train_loss": train_loss, **evaluated}
-            self.writer.scalars({f"epoch/{name}": value for name, value in shown.items()}, self.epoch)
-            if self.parts.draw:
-                self.parts.draw(self.epoch, self.writer)
-        logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in results.items()))
+        self._write_results(results, {"train_loss": train_loss, **evaluated})
+        if self.writer and self.parts.draw:
+            self.parts.draw(self.epoch, self.writer)
         if self.epoch % self.args.save_epochs == 0:
             self._save()
         self.progress.reset()
+
+    def _write_results(self, facts: dict[str, Any], measured: dict[str, float]) -> None:
+        """A line of `log.jsonl` and of the console; TensorBoard gets what was measured alone."""
+        results = facts | measured
+        if self.writer:
+            self.writer.epoch(results)
+            self.writer.scalars({f"epoch/{name}": value for name, value in measured.items()}, self.epoch)
+        logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in results.items()))
 
     def _share_corrupt(self) -> None:
         """Every process takes note of the images that any of them could not read."""

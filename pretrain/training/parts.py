@@ -48,6 +48,8 @@ class TrainingParts:
         exports: the files that `export` writes; each holds the `step` of the checkpoint.
         start: called once, before the first step, when weights of a resumed run are in place.
         after_step: called after each optimizer step that was taken.
+        evaluate_start: results of the weights that training begins with; called in every process, before the first
+            step of a run that is not resumed.
         evaluate: from the number of epochs done to their results; called in every process after an epoch.
         draw: from the number of epochs done and a writer, draws what there is to see; main process only.
         extras: whatever else a checkpoint must hold.
@@ -65,6 +67,7 @@ class TrainingParts:
     exports: Sequence[Path] = ()
     start: Callable[[], None] | None = None
     after_step: Callable[[], None] | None = None
+    evaluate_start: Callable[[], dict[str, float]] | None = None
     evaluate: Callable[[int], dict[str, float]] | None = None
     draw: Callable[[int, MetricWriter], None] | None = None
     extras: Sequence[Stateful] = ()

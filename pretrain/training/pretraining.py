@@ -20,8 +20,9 @@ from pretrain.data.transforms import eval_transform, image_mode, train_transform
 from pretrain.evaluation.reconstruction import mean_reconstruction_loss, reconstruction_picture
 from pretrain.evaluation.targets import warn_of_flat_targets
 from pretrain.models import MaskedAutoencoderConvViT, build_model
-from pretrain.models.autoencoder import DECODER_PREFIXES, MASKINGS, ReconstructionLoss
+from pretrain.models.autoencoder import MASKINGS, ReconstructionLoss, encoder_weights
 from pretrain.training.metrics import MetricWriter
+from pretrain.training.neighbour_probe import NeighbourProbe
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
@@ -66,15 +67,18 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     precision = Precision(args.amp, device, model, args.fp32_decoder)
     groups = param_groups_weight_decay(model, args.weight_decay)
     exported = Path(args.output_dir) / "encoder.pth"
+    probe = NeighbourProbe(args, model, world, device, precision) if args.probe else None
 
     def inputs(batch: MaskedSample) -> tuple[torch.Tensor, float, torch.Tensor]:
         imgs, noise = (t.to(device, non_blocking=True) for t in (batch.image, batch.noise))
         return imgs, args.mask_ratio, noise
 
     def evaluate(epoch: int) -> dict[str, float]:
-        assert held_out is not None
-        loss = mean_reconstruction_loss(model, held_out, args.mask_ratio, world, device, precision.autocast)
-        return {"val_loss": loss}
+        results = {}
+        if held_out is not None:
+            loss = mean_reconstruction_loss(model, held_out, args.mask_ratio, world, device, precision.autocast)
+            results["val_loss"] = loss
+        return results | (probe.evaluate(epoch) if probe else {})
 
     return TrainingParts(
         model=model,
@@ -85,7 +89,8 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         precision=precision,
         inputs=inputs,
         set_training_mode=model.train,
-        evaluate=evaluate if held_out is not None else None,
+        evaluate_start=probe.measure if probe else None,
+        evaluate=evaluate,
         draw=lambda epoch, writer: pictures.draw(epoch, writer, device, precision),
         export=partial(export_encoder, exported),
         exports=[exported],
@@ -161,5 +166,5 @@ class Pictures:
 
 def export_encoder(path: Path, state: Mapping[str, Any]) -> None:
     """Writes the encoder of a checkpoint, which fine-tuning and detectors start from."""
-    encoder = {name: t for name, t in state["model"].items() if not name.startswith(DECODER_PREFIXES)}
-    save_atomically({"model": encoder, "args": state["args"], "step": state["step"]}, path)
+    content = {"model": encoder_weights(state["model"]), "args": state["args"], "step": state["step"]}
+    save_atomically(content, path)

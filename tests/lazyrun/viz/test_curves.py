@@ -37,6 +37,21 @@ def test_pretraining_log(tmp_path):
     assert titles == ["loss", "learning rate"]
 
 
+def test_nearest_neighbours_begin_before_the_first_epoch(tmp_path):
+    measured = {"knn_acc1": 40.0, "knn_acc5": 90.0}
+    rows = [
+        {"epoch": -1, **measured},
+        *({"epoch": i, "train_loss": 1.0} | (measured if i == 2 else {}) for i in range(3)),
+    ]
+    whole = read_curves(write(tmp_path / "log.jsonl", rows))
+    start = read_curves(write(tmp_path / "log.jsonl", rows[:1]))
+    assert whole["knn_acc1"][0].tolist() == [-1, 2]
+    figure = plot_runs({"whole": whole, "just begun": start})
+    loss, knn = (axes for axes in figure.axes if axes.get_visible())
+    assert knn.get_title() == "nearest neighbours / %" and knn.get_xlabel() == loss.get_xlabel() == "epoch"
+    assert [line.get_xdata().tolist() for line in knn.lines] == [[-1, 2], [-1, 2], [-1], [-1]]
+
+
 def test_several_runs_on_one_picture():
     run = {"total_loss": (np.arange(9), np.arange(9)), "bbox/AP": (np.array([8]), np.array([50.0]))}
     figure = plot_runs({"a": run, "b": {"total_loss": run["total_loss"]}}, smooth=3)

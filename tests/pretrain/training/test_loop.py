@@ -1,6 +1,7 @@
 """The loop with the parts of a toy task: linear regression on numbers, with one thing of its own to keep."""
 
 import argparse
+import json
 
 import pytest
 import torch
@@ -51,8 +52,8 @@ class Journal:
         self.entries += ["restored", *["step"] * state["steps_seen"]]
 
 
-def regression(journal):
-    """Makes the parts of the toy task."""
+def regression(journal, **others):
+    """Makes the parts of the toy task; `others` are parts it usually lacks."""
 
     def make_parts(args, world, device, initialise):
         journal.entries.append(f"made with lr {args.lr} amp {args.amp}" + (" from weights" if initialise else ""))
@@ -73,6 +74,7 @@ def regression(journal):
             draw=lambda epoch, writer: journal.entries.append(f"draw {epoch}"),
             export=lambda state: journal.entries.append(f"export {state['step']}"),
             extras=[journal],
+            **others,
         )
 
     return make_parts
@@ -133,6 +135,20 @@ def test_a_resumed_run_starts_after_its_state_is_restored(tmp_path):
     a, b = (load_checkpoint(tmp_path / name / "checkpoint-00000004.pth") for name in ("whole", "stopped"))
     assert a["steps_seen"] == b["steps_seen"] == 4
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+
+
+def test_the_start_of_a_new_run_is_evaluated(tmp_path):
+    def entries_of(**overrides):
+        journal = Journal()
+        start = dict(evaluate_start=lambda: journal.entries.append("evaluate start") or {"val": 2.0})
+        train(arguments(tmp_path, **overrides), World(), CPU, regression(journal, **start))
+        return journal.entries
+
+    assert entries_of(max_steps=1)[1:5] == ["start", "evaluate start", "mode", "step"]
+    assert "evaluate start" not in entries_of(resume="auto")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[0] == {"epoch": -1, "val": 2.0}
+    assert [(line["epoch"], line["val"]) for line in lines[1:]] == [(0, 1.0), (1, 1.0)]
 
 
 def test_a_refused_checkpoint_changes_nothing(tmp_path):

@@ -22,9 +22,13 @@ PANELS = {
     "learning rate": (("lr", "-"),),
     "AP": (("bbox/AP", "-"), ("segm/AP", "--")),
     "mIoU and pACC / %": (("sem_seg/mIoU", "-"), ("sem_seg/pACC", "--")),
+    "nearest neighbours / %": (("knn_acc1", "-"), ("knn_acc5", "--")),
     "peak memory / MB": (("max_mem_mb", "-"), ("peak_memory_mb", "-")),
 }
 """What is drawn: names in the logs, with a line style each."""
+
+OVER_EPOCHS = {"train_loss", "knn_acc1"}
+"""Names that tell a `log.jsonl`: the first line has one of them."""
 
 SPARSE = 12
 """Curves of at most so many points show each of them."""
@@ -92,7 +96,7 @@ def running_median(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
-    """A panel each for loss, learning rate, AP, mIoU and memory, as far as any run has them; one colour a run.
+    """A panel for each of :data:`PANELS` that any run has something for; one colour a run.
 
     Args:
         runs: curves by the run's name.
@@ -105,8 +109,8 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
         title: lines for title, lines in PANELS.items() if any(n in run for n, _ in lines for run in runs.values())
     }
     if not panels:
-        raise UserError(f"{', '.join(runs)}: there is neither loss, learning rate, AP, mIoU nor memory to plot.")
-    if len(kinds := {"train_loss" in run for run in runs.values()}) > 1:
+        raise UserError(f"{', '.join(runs)}: there is neither loss, learning rate, accuracy nor memory to plot.")
+    if len(kinds := {not OVER_EPOCHS.isdisjoint(run) for run in runs.values()}) > 1:
         raise UserError("Pretraining runs count epochs, all others iterations: plot them one kind at a time.")
     figure = Figure(figsize=(11, 1.0 + 3.2 * -(-len(panels) // 2)), layout="constrained")
     grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flat
