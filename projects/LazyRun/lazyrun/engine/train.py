@@ -44,7 +44,7 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
     """
     cfg = run.cfg
     loader = _build_loader(run)
-    optimizer = build_optimizer(cfg.optimizer, model)
+    optimizer = build_optimizer(cfg.optimizer, model, cfg.train.layer_decay)
     compile_backbone(model, cfg.train.compile)
     amp_dtype = _amp_dtype(cfg)
     model = create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
