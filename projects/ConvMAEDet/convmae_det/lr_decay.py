@@ -31,6 +31,7 @@ def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int
             if layer > num_layers and lr_decay_rate != 1:
                 raise UserError(
                     f"Layer-wise decay is set for {num_layers} blocks in stage 3, but the model has {name}; set "
-                    "num_layers of optimizer.params.lr_factor_func, in the config, to the depth of stage 3."
+                    "num_layers of optimizer.params.lr_factor_func, in the config, to the depth of stage 3, or give "
+                    f"train.layer_decay={lr_decay_rate}, which knows the depth."
                 )
     return lr_decay_rate ** (num_layers + 1 - layer)

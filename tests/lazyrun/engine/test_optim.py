@@ -99,6 +99,16 @@ def test_a_loaded_state_continues_without_choosing_how(saved_as):
     assert_same_weights(ours, expected)
 
 
+def test_other_groups_of_parameters_are_not_resumed():
+    _, saved = make()
+    cfg = model_zoo.get_config("common/optim.py").AdamW
+    cfg.params.weight_decay_norm = None
+    with pytest.raises(
+        UserError, match=r"groups of the optimizer \(2\) than this config \(1\); resume with the train\.lay"
+    ):
+        build_optimizer(cfg, make()[0]).load_state_dict(saved.state_dict())
+
+
 @pytest.mark.parametrize(
     ("cls", "options"),
     [(torch.optim.AdamW, {"betas": (0.9, 0.99)}), (torch.optim.Adafactor, {"eps": (None, 1e-3)})],

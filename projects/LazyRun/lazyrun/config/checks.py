@@ -1,5 +1,6 @@
 """Options of a run whose values are known before anything is built."""
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -7,7 +8,14 @@ from omegaconf import DictConfig
 
 from pretrain.common.errors import UserError
 
-__all__ = ["WRITERS", "check_precision", "check_seed", "check_weight_options", "check_writers"]
+__all__ = [
+    "WRITERS",
+    "check_layer_decay",
+    "check_precision",
+    "check_seed",
+    "check_weight_options",
+    "check_writers",
+]
 
 WRITERS = ("console", "json", "tensorboard", "wandb")
 """What `train.writers` may name, in the order in which they write."""
@@ -36,6 +44,27 @@ def check_precision(cfg: DictConfig) -> None:
     """Raises UserError unless `train.amp.dtype` is a precision of autocast."""
     if cfg.train.amp.dtype not in ("float16", "bfloat16"):
         raise UserError(f"train.amp.dtype={cfg.train.amp.dtype} is neither float16 nor bfloat16.")
+
+
+def check_layer_decay(cfg: DictConfig) -> None:
+    """Raises UserError unless `train.layer_decay` is a rate that the config's learning rates can be computed with."""
+    rate = cfg.train.layer_decay
+    if rate is None:
+        return
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate <= 1:
+        raise UserError(f"train.layer_decay={rate} must be a number above 0 and at most 1, or null.")
+    factor = (cfg.optimizer.get("params") or {}).get("lr_factor_func")
+    if factor is None:
+        raise UserError(
+            f"train.layer_decay={rate}: this config has no optimizer.params.lr_factor_func, which tells the layers of "
+            "its model."
+        )
+    if not {"lr_decay_rate", "num_layers"} <= inspect.signature(factor).parameters.keys():
+        name = getattr(getattr(factor, "func", factor), "__name__", factor)
+        raise UserError(
+            f"train.layer_decay={rate}: the learning rates of this config's model do not go by layers; {name}, its "
+            "optimizer.params.lr_factor_func, has no lr_decay_rate and num_layers."
+        )
 
 
 def check_weight_options(cfg: DictConfig) -> None:

@@ -53,6 +53,7 @@ def default_train_options() -> DictConfig:
         "eval_epochs": None,
         "checkpoint_epochs": None,
         "lr_base_batch_size": None,
+        "layer_decay": None,
         "writers": ["console", "json", "tensorboard"],
         "wandb": {"project": "convmae-det", "name": None, "mode": None},
     }

@@ -9,7 +9,13 @@ from typing import Any
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lazyrun.config.checks import check_precision, check_seed, check_weight_options, check_writers
+from lazyrun.config.checks import (
+    check_layer_decay,
+    check_precision,
+    check_seed,
+    check_weight_options,
+    check_writers,
+)
 from lazyrun.config.loading import load_config
 from lazyrun.config.lr_and_iterations import Recipe, derive_recipe
 from lazyrun.config.task import Task, task_of
@@ -85,6 +91,8 @@ def resolve_config(
     check_seed(cfg)
     check_weight_options(cfg)
     check_writers(cfg.train.writers)
+    if training:
+        check_layer_decay(cfg)
     if cfg.train.check_data:
         run_check(lambda: task.check_datasets(cfg, training=training))
     recipe, dataset = None, ()

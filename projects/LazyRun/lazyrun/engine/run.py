@@ -94,7 +94,7 @@ def _evaluate(cfg: DictConfig, model: nn.Module, dry_run: bool) -> None:
 def _rehearse(resolved: RunConfig, model: nn.Module) -> None:
     """What a training does before its first step; nothing is written."""
     freeze(model, resolved.cfg.train.freeze)
-    build_optimizer(resolved.cfg.optimizer, model)
+    build_optimizer(resolved.cfg.optimizer, model, resolved.cfg.train.layer_decay)
     load_weights(model, resolved.cfg.train.init_checkpoint, strict=False)
     logger.info("Dry run: data, model, optimizer and initial weights are ready for the training above.")
 

@@ -55,7 +55,7 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
     cfg = run.cfg
     loader = _build_loader(run)
     frozen = freeze(model, cfg.train.freeze)
-    optimizer = build_optimizer(cfg.optimizer, model)
+    optimizer = build_optimizer(cfg.optimizer, model, cfg.train.layer_decay)
     compile_backbone(model, cfg.train.compile)
     amp_dtype = _amp_dtype(cfg)
     bare_model, model = model, create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
@@ -159,15 +159,7 @@ def first_name(loader: DictConfig) -> str:
 def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:
     """Loads the last checkpoint; learning rate and weight decay stay those of the config, which may have changed."""
     chosen = [{"initial_lr": group["lr"], "weight_decay": group["weight_decay"]} for group in optimizer.param_groups]
-    try:
-        checkpointer.load(checkpointer.get_checkpoint_file())
-    except ValueError as e:
-        if isinstance(e, UserError) or "param" not in str(e):
-            raise
-        raise UserError(
-            f"The run in {checkpointer.save_dir} trained other parameters than this config does ({e}); give the "
-            "train.freeze and optimizer that it began with."
-        ) from e
+    checkpointer.load(checkpointer.get_checkpoint_file())
     for group, values in zip(optimizer.param_groups, chosen, strict=True):
         group.update(values)
 

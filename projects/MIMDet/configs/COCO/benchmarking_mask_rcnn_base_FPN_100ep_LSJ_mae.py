@@ -7,7 +7,10 @@
 Box AP 50.4, mask AP 44.9 on COCO val2017 from MAE pretraining (published). Drop path is the paper's.
 """
 
+from functools import partial
+
 from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 
 from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 from lazyrun.modeling.rcnn import PaddedRCNN
@@ -32,6 +35,9 @@ model.backbone.bottom_up = L(BenchmarkingViT)(
 )
 
 dataloader.train.total_batch_size = 64
+
+# All learning rates are alike; train.layer_decay changes that.
+optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=1.0, num_layers=12)
 
 train.amp.enabled = True
 train.ddp.fp16_compression = True

@@ -7,9 +7,11 @@
 Box AP 53.2, mask AP 47.1 on COCO val2017 from ConvMAE pretraining (published). Drop path is that of the ViTDet recipe.
 """
 
+from functools import partial
+
 from detectron2.config import LazyCall as L
 
-from convmae_det import ConvViTFPN
+from convmae_det import ConvViTFPN, get_vit_lr_decay_rate
 from lazyrun.config.schedule import COCO_TRAIN_IMAGES, cosine_schedule, iterations
 from lazyrun.modeling.rcnn import PaddedRCNN
 
@@ -33,6 +35,9 @@ model.backbone.bottom_up = L(ConvViTFPN)(
 )
 
 dataloader.train.total_batch_size = 32
+
+# All learning rates are alike; train.layer_decay changes that.
+optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=1.0, num_layers=11)
 
 train.amp.enabled = True
 train.ddp.fp16_compression = True
