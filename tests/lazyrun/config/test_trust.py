@@ -12,6 +12,7 @@ from detectron2.layers import ShapeSpec
 from omegaconf import OmegaConf
 from shapes import CONFIG, REPO
 
+import convmae_det  # noqa: F401 (names the packages of this project)
 from lazyrun.config.loading import load_config, read_config
 from lazyrun.config.trust import read_yaml
 from pretrain.common.errors import UserError
@@ -51,6 +52,7 @@ def test_old_runs_are_read():
         "{_target_: os.system, command: touch MARKER}",
         "{_target_: torch.nn.modules.module.warnings.warn, message: a}",
         "{_target_: torch.load, f: a.pth}",
+        "{_target_: convmae_det.study.jobs.run_jobs, jobs: []}",
         "{_target_: torch.hub.load, repo_or_dir: a/b, model: c}",
         "{_target_: timm.models.load_checkpoint, model: a}",
         "{_target_: timm.create_model, model_name: a}",
@@ -97,7 +99,7 @@ def test_a_trusted_target(config, monkeypatch):
     config.write_text(f"{config.read_text()}other: {{_target_: os.getcwd}}\n")
     with pytest.raises(UserError, match=r"it names os\.getcwd, .* add --trust-config\.$"):
         read_config(str(config))
-    monkeypatch.setenv("TRUST_CONFIG", "1")
+    monkeypatch.setenv("LAZYRUN_TRUST_CONFIG", "1")
     assert read_config(str(config)).other._target_ == "os.getcwd"
 
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,32 @@ from detectron2.utils.registry import locate
 from lazyrun.config.trust_option import trusts_configs
 from pretrain.common.errors import UserError
 
-__all__ = ["read_yaml"]
+__all__ = ["read_yaml", "trust_packages"]
 
-ALLOWED = (
-    *("convmae_det", "convmae_seg", "mimdet", "lazyrun.config.schedule", "lazyrun.data", "lazyrun.detection"),
-    *("lazyrun.evaluation", "lazyrun.modeling", "detectron2.data", "detectron2.evaluation", "detectron2.layers"),
-    *(
-        "detectron2.modeling",
-        "detectron2.solver",
-        "torch.nn",
-        "torch.optim",
-        "timm.layers",
-        "timm.models",
-        "timm.optim",
-    ),
-    *("timm.scheduler", "fvcore.common.param_scheduler", "fvcore.nn"),
-)
+ALLOWED = [
+    *("lazyrun.config.schedule", "lazyrun.data", "lazyrun.detection", "lazyrun.evaluation", "lazyrun.modeling"),
+    *("detectron2.data", "detectron2.evaluation", "detectron2.layers", "detectron2.modeling", "detectron2.solver"),
+    *("torch.nn", "torch.optim", "timm.layers", "timm.models", "timm.optim", "timm.scheduler"),
+    *("fvcore.common.param_scheduler", "fvcore.nn"),
+]
 """Packages and modules whose classes and functions make models, data loaders, optimizers and their like."""
 
-REFUSED = ("timm.models._factory", "timm.models._helpers", "timm.models._hub")
-"""Parts of them that load files, which can run code in their turn."""
+REFUSED = ["timm.models._factory", "timm.models._helpers", "timm.models._hub"]
+"""Parts of them that load files or start commands, which can run code in their turn."""
 
 _RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 """An OmegaConf interpolation that calls something, such as `${oc.create:…}`, which makes nodes out of text."""
 
 _YAML = "tag:yaml.org,2002:python/"
+
+
+def trust_packages(*names: str, refused: Sequence[str] = ()) -> None:
+    """Adds packages of models to :data:`ALLOWED`, and parts of them to :data:`REFUSED`.
+
+    Whoever writes a config may call what the packages hold, with any arguments.
+    """
+    ALLOWED.extend(names)
+    REFUSED.extend(refused)
 
 
 def read_yaml(config_file: str | Path) -> Any:
@@ -82,7 +83,7 @@ def _entries(content: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_allowed(name: str) -> bool:
-    def within(packages: tuple[str, ...]) -> bool:
+    def within(packages: Sequence[str]) -> bool:
         return any(name == package or name.startswith(f"{package}.") for package in packages)
 
     return within(ALLOWED) and not within(REFUSED)

@@ -5,7 +5,7 @@ import os
 
 __all__ = ["add_trust_option", "trusts_configs"]
 
-_TRUST_CONFIG = "TRUST_CONFIG"
+_TRUST_CONFIG = "LAZYRUN_TRUST_CONFIG"
 """Environment variable, so that processes which a command starts follow its --trust-config."""
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of detection runs: written whole or not at all, read without running code, and never half matched."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,49 @@ from torch import nn
 
 from lazyrun.modeling.weights import SafeCheckpointer
 from pretrain.common.errors import UserError
-from pretrain.common.files import replacing, save_atomically
+from pretrain.common.files import load_checkpoint, replacing, save_atomically
 
-__all__ = ["RunCheckpointer"]
+__all__ = ["RunCheckpointer", "newest_intact", "resumable_files"]
 
 logger = logging.getLogger(__name__)
+
+TAG = "last_checkpoint"
+"""File in a run's folder with the name of the checkpoint to resume from."""
+
+WEIGHTS_ALONE = ("model_best.pth", "model_final_ema.pth")
+"""Files of a run that it cannot go on from."""
+
+
+def resumable_files(folder: str | os.PathLike) -> list[Path]:
+    """Checkpoints that the run in a folder may go on from: the one last tagged, then the others from the newest."""
+    files = [file for file in Path(folder).glob("model_*.pth") if file.name not in WEIGHTS_ALONE]
+    tag = Path(folder) / TAG
+    tagged = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
+    return sorted(files, key=lambda file: (file.name == tagged, file.stat().st_mtime_ns), reverse=True)
+
+
+def newest_intact(folder: str | os.PathLike) -> Path | None:
+    """The first of :func:`resumable_files` that can be read; says which ones could not. None without any file.
+
+    Raises:
+        UserError: there are some, and none can be read.
+    """
+    files = resumable_files(folder)
+    for file in files:
+        try:
+            content = load_checkpoint(file)
+        except UserError as e:
+            logger.warning(f"{e} Looking for an older checkpoint of this run.")
+            continue
+        if isinstance(content, dict) and {"model", "iteration"} <= content.keys():
+            return file
+        logger.warning(f"{file} is no checkpoint of a run. Looking for an older one.")
+    if files:
+        raise UserError(
+            f"None of the {len(files)} checkpoints in {folder} can be resumed from; begin another run with another "
+            "train.output_dir=…"
+        )
+    return None
 
 
 class RunCheckpointer(SafeCheckpointer):
@@ -25,6 +64,13 @@ class RunCheckpointer(SafeCheckpointer):
     """
 
     categories: list[dict] | None = None
+
+    def has_checkpoint(self) -> bool:
+        return bool(resumable_files(self.save_dir))
+
+    def get_checkpoint_file(self) -> str:
+        """The newest checkpoint that can be read, empty without any."""
+        return str(newest_intact(self.save_dir) or "")
 
     def save(self, name: str, **extra: Any) -> None:
         """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
@@ -46,7 +92,7 @@ class RunCheckpointer(SafeCheckpointer):
         return {"categories": self.categories} if self.categories else {}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        tag = Path(self.save_dir) / "last_checkpoint"
+        tag = Path(self.save_dir) / TAG
         with replacing(tag) as temporary:
             temporary.write_text(last_filename_basename)
 

@@ -4,7 +4,6 @@ import logging
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -17,6 +16,7 @@ from lazyrun.config.loading import load_config
 from lazyrun.config.resolve import RunConfig, resolve_config
 from lazyrun.config.task import task_of
 from lazyrun.data.categories import check_same_classes
+from lazyrun.engine.checkpoint import newest_intact
 from lazyrun.engine.evaluate import evaluate
 from lazyrun.engine.optim import build_optimizer
 from lazyrun.engine.run_folder import choose_output_dir, log_surroundings, set_up_logging, write_config
@@ -101,10 +101,9 @@ def _rehearse(resolved: RunConfig, model: nn.Module) -> None:
 
 def _check_classes_of_run(cfg: DictConfig) -> None:
     """Raises UserError if the output folder holds a run that was trained on other classes."""
-    tag = Path(cfg.train.output_dir) / "last_checkpoint"
-    if tag.is_file():
+    if last := newest_intact(cfg.train.output_dir):
         check_same_classes(
-            str(tag.with_name(tag.read_text().strip())),
+            str(last),
             first_name(cfg.dataloader.train),
             "--resume with those, or begin another run with train.init_checkpoint=… and another train.output_dir=…",
         )

@@ -11,6 +11,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
+from lazyrun.engine.checkpoint import resumable_files
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
@@ -28,7 +29,7 @@ def choose_output_dir(cfg: DictConfig, *, resume: bool, eval_only: bool) -> Path
         UserError: it holds a run that would be overwritten, or is the name of a file.
     """
     folder = Path(cfg.train.output_dir)
-    if not (eval_only or resume) and (folder / "last_checkpoint").exists():
+    if not (eval_only or resume) and resumable_files(folder):
         raise UserError(
             f"{folder} already holds a run; add --resume to continue it, or name another folder with train.output_dir=…"
         )
