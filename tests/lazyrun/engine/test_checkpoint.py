@@ -67,3 +67,13 @@ def test_nothing_left_to_resume_from(run):
 def test_an_empty_folder_is_no_run(tmp_path):
     torch.save({}, tmp_path / "model_best.pth")
     assert newest_intact(tmp_path) is None and not RunCheckpointer(nn.Linear(1, 1), str(tmp_path)).has_checkpoint()
+
+
+def test_nothing_that_is_not_finite_is_written(run):
+    model = nn.BatchNorm1d(2)
+    model.running_var[0] = float("nan")
+    checkpointer = RunCheckpointer(model, str(run), trainer=Trainer())
+    for save in (checkpointer.save, checkpointer.save_weights):
+        with pytest.raises(UserError, match=r"model_0000007\.pth is not written: there are NaN in model\.running_var"):
+            save("model_0000007", iteration=7)
+    assert not (run / "model_0000007.pth").exists() and newest_intact(run).name == "model_0000005.pth"

@@ -10,6 +10,7 @@ from torch import nn
 from lazyrun.modeling.weights import SafeCheckpointer
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing, save_atomically
+from pretrain.common.tensors import first_non_finite
 
 __all__ = ["RunCheckpointer", "newest_intact", "resumable_files"]
 
@@ -54,6 +55,15 @@ def newest_intact(folder: str | os.PathLike) -> Path | None:
     return None
 
 
+def _check_finite(content: dict, path: Path) -> None:
+    """Raises UserError rather than let a checkpoint with NaN or infinite numbers follow good ones."""
+    if found := first_non_finite(content):
+        raise UserError(
+            f"{path} is not written: there are {found}. The last checkpoint is intact: continue from it with --resume "
+            "at a lower optimizer.lr or with train.clip_grad=1.0."
+        )
+
+
 class RunCheckpointer(SafeCheckpointer):
     """detectron2's checkpointer whose files survive a kill at any moment.
 
@@ -79,13 +89,16 @@ class RunCheckpointer(SafeCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info(f"Saving checkpoint to {path}")
         state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
-        save_atomically({"model": self.model.state_dict(), **self._classes(), **state, **extra}, path)
+        content = {"model": self.model.state_dict(), **self._classes(), **state, **extra}
+        _check_finite(content, path)
+        save_atomically(content, path)
         self.tag_last_checkpoint(path.name)
 
     def save_weights(self, name: str, model: nn.Module | None = None, **extra: Any) -> None:
         """Saves a model, by default the trained one, and `extra` alone; `--resume` does not begin from such a file."""
         if self.save_dir and self.save_to_disk:
             content = {"model": (model or self.model).state_dict(), **self._classes(), **extra}
+            _check_finite(content, Path(self.save_dir) / f"{name}.pth")
             save_atomically(content, Path(self.save_dir) / f"{name}.pth")
 
     def _classes(self) -> dict:
