@@ -4,7 +4,6 @@ What follows from the files is written into the config (data set names, class co
 `config.yaml` of a run shows it and runs again.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from lazyrun.data.coco_check import read_coco_json
+from lazyrun.data.coco.content import load
+from lazyrun.data.coco.records import register_coco
+from lazyrun.data.detections import set_max_detections
 from lazyrun.evaluation.coco import COCOEvaluator
 from pretrain.common.errors import UserError
 
@@ -51,7 +51,7 @@ class _CustomSet:
             "thing_classes": [c["name"] for c in self.categories],
             "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(self.categories)},
         }
-        register_coco_instances(name, metadata, self.json_file, self.image_root)
+        register_coco(name, self.json_file, self.image_root, metadata)
         return name
 
 
@@ -83,6 +83,7 @@ def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
         _fit_masks(cfg, train)
     if val:
         _evaluate_on(cfg, val)
+        set_max_detections(cfg)
     elif cfg.data.train_json:
         without_evaluation(cfg, "data.val_json")
 
@@ -121,26 +122,19 @@ def _read(data: DictConfig, split: str, *, required: bool) -> _CustomSet | None:
     if not Path(images).is_dir():
         raise UserError(f"data.{split}_images={images}: there is no such folder.")
     try:
-        _, annotations, categories = read_coco_json(Path(json_file))
-        categories = [{"id": c["id"], "name": c["name"]} for c in categories]
-    except KeyError as e:
-        raise UserError(f"data.{split}_json={json_file}: a category has no {e}.") from e
+        content = load(json_file)
     except ValueError as e:
         raise UserError(f"data.{split}_json={json_file}: {e}.") from e
-    for category in categories:
-        if not isinstance(category["id"], int) or not isinstance(category["name"], str):
-            raise UserError(
-                f"data.{split}_json={json_file}: category {json.dumps(category)} needs a whole number as id and a text "
-                "as name."
-            )
-    if not categories:
+    content.check(f"data.{split}_json={json_file}")
+    if not content.categories:
         raise UserError(f"data.{split}_json={json_file} lists no categories.")
     data[f"{split}_json"], data[f"{split}_images"] = os.path.abspath(json_file), os.path.abspath(images)
-    segmentations = [a["segmentation"] for a in annotations if a.get("segmentation") and not a.get("iscrowd")]
+    objects = [a for a in content.annotations if not a.get("iscrowd")] or content.annotations
+    segmentations = [a["segmentation"] for a in objects if a.get("segmentation")]
     return _CustomSet(
         data[f"{split}_json"],
         data[f"{split}_images"],
-        sorted(categories, key=lambda c: c["id"]),
+        [{"id": c["id"], "name": c["name"]} for c in content.categories],
         has_masks=bool(segmentations),
         has_run_lengths=any(isinstance(s, dict) for s in segmentations),
     )

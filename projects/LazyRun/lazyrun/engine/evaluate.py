@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.data.test_loader import build_test_loader
 from lazyrun.modeling.tta import with_tta
 
 __all__ = ["evaluate", "evaluate_in_training"]
@@ -27,9 +28,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
         logger.info("The config has no dataloader.evaluator: nothing to evaluate.")
         return {}
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
-        results = inference_on_dataset(
-            with_tta(cfg, model), instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-        )
+        evaluator = instantiate(cfg.dataloader.evaluator)
+        results = inference_on_dataset(with_tta(cfg, model), build_test_loader(cfg, evaluator), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results
