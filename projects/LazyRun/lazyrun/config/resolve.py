@@ -9,11 +9,11 @@ from typing import Any
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lazyrun.config.checks import check_precision, check_seed, check_writers
+from lazyrun.config.checks import check_loaders, check_precision, check_seed, check_writers
 from lazyrun.config.loading import load_config
 from lazyrun.config.lr_and_iterations import Recipe, derive_recipe
 from lazyrun.config.task import Task, task_of
-from lazyrun.data.padding import check_padding
+from lazyrun.data.padding import check_padding, check_training_images
 from pretrain.common.errors import UserError
 
 __all__ = ["RunConfig", "resolve_config"]
@@ -83,12 +83,14 @@ def resolve_config(
     check_padding(cfg)
     check_precision(cfg)
     check_seed(cfg)
+    check_loaders(cfg)
     check_writers(cfg.train.writers)
     if cfg.train.check_data:
         run_check(lambda: task.check_datasets(cfg, training=training))
     recipe, dataset = None, ()
     if training:
         dataset = instantiate(cfg.dataloader.train.dataset)
+        check_training_images(cfg, dataset)
         recipe = derive_recipe(cfg, len(dataset), world_size)
         logger.info(str(recipe))
     OmegaConf.set_readonly(cfg, True)

@@ -71,8 +71,8 @@ def _hashable(value: Any) -> Any:
 
 def _clean_flags(content: "CocoContent", entry: dict) -> bool:
     """Makes `iscrowd` 0 or 1, and a crowd of what is to be ignored; False after noting a fault."""
-    if "iscrowd" in entry and type(entry["iscrowd"]) is not int:
-        value = entry["iscrowd"]
+    value = entry.get("iscrowd", 0)
+    if type(value) is not int or value not in (0, 1):
         flag = 0 if value is None else int(value) if isinstance(value, bool) else whole_number(value)
         if flag not in (0, 1):
             content.faults.note(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,8 +102,12 @@ def _is_point(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_is_number(v) for v in value)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and abs(value) < 2**53 and value == int(value)
 
 
 def _joined(points: list) -> list:
@@ -168,7 +173,7 @@ def _run_lengths(value: dict, size: tuple[int, int] | None) -> Mask:
     if stated is None and size is not None:
         stated = [size[1], size[0]]
         oddities.append(BARE_RUNS)
-    if not (isinstance(stated, list) and len(stated) == 2 and all(_is_number(s) and s == int(s) for s in stated)):
+    if not (isinstance(stated, list) and len(stated) == 2 and all(_is_whole(s) for s in stated)):
         raise BadMask(f"run lengths of the size {_shown(stated)}, which is not [height, width]")
     height, width = map(int, stated)
     if size is not None and (width, height) != size:
@@ -182,9 +187,7 @@ def _run_lengths(value: dict, size: tuple[int, int] | None) -> Mask:
 
 
 def _listed(counts: object) -> np.ndarray:
-    if not isinstance(counts, list) or not set(map(type, counts)) <= {int, float}:
-        raise BadMask(f"run lengths that are no whole numbers, {_shown(counts)}")
-    if any(v != v or abs(v) > 2**53 or v != int(v) for v in counts):
+    if not isinstance(counts, list) or not all(_is_whole(v) for v in counts):
         raise BadMask(f"run lengths that are no whole numbers, {_shown(counts)}")
     if min(counts, default=0) < 0:
         raise BadMask(f"the negative run length {min(counts)}")
