@@ -104,6 +104,8 @@ def convert(annotation_file: Path, output: Path) -> int:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"it names the category {twice[0]!r} twice; each class needs a name of its own")
+    if not any(a.get("segmentation") and not a.get("iscrowd") for a in content["annotations"]):
+        raise UserError("none of its objects has a mask (segmentation), and boxes alone cannot be drawn")
     files = label_files(content["images"])
     labels = {category["id"]: label for label, category in enumerate(categories)}
     annotations = defaultdict(list)

@@ -21,7 +21,6 @@ exit code: 0 all went well; 1 the command cannot be carried out; 3 images that c
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -31,6 +30,7 @@ import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
+from lazyrun.data.coco.reading import parse_json
 from lazyrun.inference.inputs import find_images, is_video
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
@@ -71,8 +71,10 @@ def image_ids(images: list[Path], annotations: Path | None) -> dict[Path, int]:
     """Ids from an annotation file, by the end of the path; without one, images are counted from 1."""
     if annotations is None:
         return {image: number for number, image in enumerate(images, start=1)}
+    if not annotations.is_file():
+        raise UserError(f"--annotations {annotations}: there is no such file.")
     try:
-        listed = {entry["file_name"]: entry["id"] for entry in json.loads(annotations.read_bytes())["images"]}
+        listed = {str(entry["file_name"]): entry["id"] for entry in parse_json(annotations)["images"]}
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(f"--annotations {annotations} is not a COCO annotation file.") from e
     ids = {}

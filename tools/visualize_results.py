@@ -26,6 +26,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the page and the pictures")
     parser.add_argument("--count", type=int, default=10, help="images to draw, worst first (default: %(default)s)")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="least score drawn (default: %(default)s)")
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        metavar="N",
+        help="detections that count in an image, best first (default: 100, or all of an image that has more)",
+    )
     parser.add_argument("--title", help="of the page (default: the name of the run's folder)")
     add_traceback_option(parser)
     return parser.parse_args(argv)
@@ -34,6 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def check_arguments(args: argparse.Namespace) -> None:
     if args.count < 1:
         raise UserError(f"--count {args.count}: at least one image is drawn.")
+    if args.max_detections is not None and args.max_detections < 1:
+        raise UserError(f"--max-detections {args.max_detections}: at least one detection counts.")
     if not 0 <= args.score_threshold <= 1:
         raise UserError(f"--score-threshold {args.score_threshold} is not between 0 and 1.")
     if not args.images.is_dir():
@@ -64,6 +72,7 @@ def main() -> None:
             title=args.title or run_name(args.results),
             count=args.count,
             score_threshold=args.score_threshold,
+            max_detections=args.max_detections,
         )
     print(f"{page}: open it in a browser; {min(args.count, len(dataset['images']))} pictures are in the same folder.")
 

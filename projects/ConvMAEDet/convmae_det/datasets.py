@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
-from detectron2.data.datasets import register_coco_instances
+
+from lazyrun.data.coco.records import register_coco
 
 __all__ = ["register_shapes"]
 
@@ -15,9 +16,7 @@ def register_shapes(root: str | os.PathLike) -> None:
     for split in ("train", "val"):
         name = f"shapes_{split}"
         if name not in DatasetCatalog.list():
-            register_coco_instances(
-                name, {}, str(folder / "annotations" / f"instances_{split}.json"), str(folder / split)
-            )
+            register_coco(name, str(folder / "annotations" / f"instances_{split}.json"), str(folder / split))
 
 
 register_shapes(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))

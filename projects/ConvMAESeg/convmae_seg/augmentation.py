@@ -25,9 +25,16 @@ class ResizeKeepRatio(T.Augmentation):
         short_edge: in pixels.
         aspect: longest allowed long edge, in units of `short_edge`.
         scale_range: both edges are multiplied by a factor drawn from here.
+        enlarge: False leaves smaller images as they are.
     """
 
-    def __init__(self, short_edge: int, aspect: float = 4.0, scale_range: Sequence[float] = (1.0, 1.0)):
+    def __init__(
+        self,
+        short_edge: int,
+        aspect: float = 4.0,
+        scale_range: Sequence[float] = (1.0, 1.0),
+        enlarge: bool = True,
+    ):
         super().__init__()
         self._init(locals())
 
@@ -38,6 +45,8 @@ class ResizeKeepRatio(T.Augmentation):
         short_edge, long_edge = int(self.short_edge * factor), int(self.short_edge * self.aspect * factor)
         height, width = image.shape[:2]
         scale = min(long_edge / max(height, width), short_edge / min(height, width))
+        if scale >= 1 and not self.enlarge:
+            return T.NoOpTransform()
         return _Resize(height, width, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
 
 

@@ -9,6 +9,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 
 from convmae_seg.label_maps import check_same_size, read_label_map
+from lazyrun.data.corrupt import CorruptImageError
 from lazyrun.data.images import read_image
 from pretrain.common.errors import UserError
 
@@ -47,7 +48,8 @@ class LabelMapMapper:
             in pixels; and in training `sem_seg` int64 `(H, W)`, 255 where nothing is to be learnt.
 
         Raises:
-            UserError: a file cannot be read, or the label map is not one of this image and these classes.
+            CorruptImageError: the image cannot be read, or has another size than its label map.
+            UserError: the label map cannot be read, or is not one of these classes.
         """
         sample = copy.deepcopy(sample)
         image = read_image(sample["file_name"], self.image_format)
@@ -56,7 +58,10 @@ class LabelMapMapper:
         if self.is_train:
             path = sample["sem_seg_file_name"]
             labels = read_label_map(path, self.metadata)
-            check_same_size(path, labels.shape, sample["file_name"], image.shape[:2])
+            try:
+                check_same_size(path, labels.shape, sample["file_name"], image.shape[:2])
+            except UserError as e:
+                raise CorruptImageError(str(e)) from e
         inputs = T.AugInput(image, sem_seg=labels)
         self.augmentations(inputs)
         # (H, W, C) -> (C, H, W)

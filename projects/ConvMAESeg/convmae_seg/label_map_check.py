@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from convmae_seg.label_maps import IGNORED, check_same_size, read_label_map
 from lazyrun.data.coco_check import upright_size
+from lazyrun.data.corrupt import MAX_CORRUPT, CorruptImageError, share_of_corrupt
 from pretrain.common.errors import UserError
 from pretrain.common.images import check_depth
 
@@ -37,6 +38,7 @@ class LabelMapReport:
         checked: how many pairs were read.
         pixels: `(K + 1,)`, how many of each class, and of ignored ones.
         maps: `(K + 1,)`, how many label maps hold each class, and ignored pixels.
+        skipped: sentences on images that are left out.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LabelMapReport:
     pixels: np.ndarray = field(init=False)
     maps: np.ndarray = field(init=False)
     faults: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pixels, self.maps = np.zeros((2, len(self.class_names) + 1), np.int64)
@@ -72,11 +75,12 @@ class LabelMapReport:
         return [name for name, count in zip(self.class_names, self.pixels, strict=False) if not count]
 
 
-def check_label_maps(name: str, samples: int = SAMPLES) -> LabelMapReport:
+def check_label_maps(name: str, samples: int = SAMPLES, max_corrupt: float = MAX_CORRUPT) -> LabelMapReport:
     """Checks one registered data set: sizes, labels and whether the files can be read.
 
     Args:
         samples: the most pairs to read, evenly spread over the data set.
+        max_corrupt: share of the images that may be unreadable or of another size than their label map.
 
     Returns:
         counts and faults; it never raises for a fault of the data.
@@ -92,27 +96,46 @@ def check_label_maps(name: str, samples: int = SAMPLES) -> LabelMapReport:
     report.images, report.checked = len(pairs), len(read)
     with ThreadPoolExecutor(THREADS) as threads:  # decoding leaves Python's lock
         results = list(threads.map(lambda pair: _check_pair(pair, metadata), read))
-    faults = [result for result in results if isinstance(result, str)]
+    corrupt = [result for result in results if isinstance(result, CorruptImageError)]
+    if len(corrupt) <= max_corrupt * len(pairs):
+        report.skipped = [str(e) for e in corrupt]
+        results = [result for result in results if not isinstance(result, CorruptImageError)]
+    faults = [str(result) for result in results if isinstance(result, UserError)]
     report.faults += faults[:SHOWN]
     if len(faults) > SHOWN:
         report.faults.append(f"… and {len(faults) - SHOWN} more of {len(read)} label maps that were read.")
     for counts in results:
-        if not isinstance(counts, str):
+        if not isinstance(counts, UserError):
             report.pixels += counts
             report.maps += counts > 0
     if not faults and not report.pixels[:-1].any():
         report.faults.append(f"{name}: no pixel has a class, all are ignored; is data.ignore_label the right one?")
+    elif not faults and _objects_are_ignored(report, metadata):
+        report.faults.append(
+            f"{name}: the label maps hold 0 ({report.class_names[0]}) and 255 alone, and 255 is ignored: nothing could "
+            f"be learnt of {', '.join(report.class_names[1:4])}. In masks of 0 and 255 write 1 in place of 255."
+        )
     return report
 
 
-def _check_pair(pair: dict, metadata: Metadata) -> np.ndarray | str:
+def _objects_are_ignored(report: LabelMapReport, metadata: Metadata) -> bool:
+    """Whether all is the first class or ignored: masks of black and white, whose white would not be trained on."""
+    several = len(report.class_names) > 1 and not metadata.get("reduce_zero_label")
+    return bool(several and report.pixels[-1] and not report.pixels[1:-1].any())
+
+
+def _check_pair(pair: dict, metadata: Metadata) -> np.ndarray | UserError:
     """Pixels of each class and ignored ones, or what is wrong."""
     path, image = pair["sem_seg_file_name"], pair["file_name"]
     try:
+        size = _size(image)
         classes = read_label_map(path, metadata)
-        check_same_size(path, classes.shape, image, _size(image))
     except UserError as e:
-        return str(e)
+        return e
+    try:
+        check_same_size(path, classes.shape, image, size)
+    except UserError as e:
+        return CorruptImageError(str(e))
     counts = np.bincount(classes.ravel(), minlength=IGNORED + 1)
     return np.append(counts[: len(metadata.stuff_classes)], counts[IGNORED])
 
@@ -127,7 +150,7 @@ def _size(path: str) -> tuple[int, int]:
             image.load()
             return height, width
     except Exception as e:  # Pillow raises a dozen types for damaged files
-        raise UserError(f"{path} cannot be read as an image: {e}") from e
+        raise CorruptImageError(f"{path} cannot be read as an image: {e}") from e
 
 
 def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[LabelMapReport]:
@@ -154,7 +177,7 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[LabelMapRe
             raise UserError(f"dataloader.test.dataset.names={names} must be one name: evaluate data sets one by one.")
         for name in [names] if isinstance(names, str) else names:
             _check_registered(name)
-            report = check_label_maps(name)
+            report = check_label_maps(name, max_corrupt=share_of_corrupt(cfg))
             _check_class_count(report, cfg)
             reports.append(report)
     faults = [fault for report in reports for fault in report.faults]
@@ -162,6 +185,8 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[LabelMapRe
         raise UserError("the data set cannot be used:\n  " + "\n  ".join(faults))
     for report in reports:
         logger.info(f"Checked {report}")
+        for sentence in report.skipped:
+            logger.warning(f"{sentence.rstrip('.')}: it is left out.")
         _warn_of_absent(report)
     return reports
 

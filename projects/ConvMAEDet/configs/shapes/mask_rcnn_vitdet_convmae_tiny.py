@@ -58,6 +58,8 @@ dataloader.train.update(total_batch_size=16, num_workers=0)
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
+    # The demo's images have this size already; photos are brought to it. Last, as it draws a random number.
+    L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.image_size}"),
 ]
 dataloader.train.mapper.recompute_boxes = False
 dataloader.test.dataset.names = "shapes_val"

@@ -11,6 +11,7 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
 from convmae_seg import get_segmentor_lr_decay_rate
+from convmae_seg.augmentation import ResizeKeepRatio
 from lazyrun.config.schedule import linear_schedule
 from lazyrun.modeling.norms import grid_batch_norm
 
@@ -41,6 +42,9 @@ dataloader.train.update(total_batch_size=16, num_workers=0)  # a worker takes co
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
+    # The demo's images have this size already; photos are brought to it. Last, as the crop draws random numbers.
+    L(ResizeKeepRatio)(short_edge="${data.image_size}", aspect=4, enlarge=False),
+    L(T.RandomCrop)(crop_type="absolute", crop_size=["${data.image_size}", "${data.image_size}"]),
 ]
 dataloader.test.dataset.names = "shapes_sem_seg_val"
 dataloader.test.num_workers = 0

@@ -4,13 +4,14 @@ import inspect
 import math
 from collections.abc import Sequence
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pretrain.common.errors import UserError
 
 __all__ = [
     "WRITERS",
     "check_layer_decay",
+    "check_loaders",
     "check_precision",
     "check_seed",
     "check_weight_options",
@@ -19,6 +20,10 @@ __all__ = [
 
 WRITERS = ("console", "json", "tensorboard", "wandb")
 """What `train.writers` may name, in the order in which they write."""
+
+
+LEAST = {"dataloader.train.num_workers": 0, "dataloader.test.num_workers": 0, "dataloader.test.batch_size": 1}
+"""Numbers of the loaders, and the least that each may be."""
 
 
 def check_writers(names: Sequence[str]) -> None:
@@ -31,6 +36,14 @@ def check_writers(names: Sequence[str]) -> None:
             import wandb  # noqa: F401
         except ImportError as e:
             raise UserError("train.writers names wandb, which is not installed: pip install -e '.[wandb]'") from e
+
+
+def check_loaders(cfg: DictConfig) -> None:
+    """Raises UserError unless the loaders' numbers of workers and of test images are whole and large enough."""
+    for key, least in LEAST.items():
+        value = OmegaConf.select(cfg, key, default=least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}={value} must be a whole number, at least {least}.")
 
 
 def check_seed(cfg: DictConfig) -> None:

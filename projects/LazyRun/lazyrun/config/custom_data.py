@@ -10,12 +10,13 @@ from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from lazyrun.config.data_options import DATA_OPTIONS, json_file_of, names_data, read_sets
+from lazyrun.data.coco.records import register_coco
+from lazyrun.data.detections import set_max_detections
 from lazyrun.data.formats import AnnotatedSet
 from lazyrun.evaluation.coco import COCOEvaluator
 
@@ -52,6 +53,7 @@ def use_custom_data(cfg: DictConfig, *, training: bool) -> None:
         if not train and cfg.data.val and not _masks(val):
             _without_masks(cfg)  # else a checkpoint of boxes alone would lack the mask head
         _evaluate_on(cfg, val, _register(val, json_file_of(val, "val", cfg)))
+        set_max_detections(cfg)
     elif cfg.data.train or cfg.data.train_json:
         without_evaluation(cfg, "data.val" if cfg.data.train else "data.val_json")
 
@@ -65,13 +67,14 @@ def _register(found: AnnotatedSet, json_file: str) -> str:
         "thing_classes": found.names,
         "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(found.categories)},
     }
-    register_coco_instances(json_file, metadata, json_file, str(found.root))
+    register_coco(json_file, json_file, str(found.root), metadata)
     return json_file
 
 
 def _masks(found: AnnotatedSet) -> list:
     """The segmentations of single objects."""
-    return [a["segmentation"] for a in found.annotations if a.get("segmentation") and not a.get("iscrowd")]
+    objects = [a for a in found.annotations if not a.get("iscrowd")] or found.annotations
+    return [a["segmentation"] for a in objects if a.get("segmentation")]
 
 
 def set_class_count(model: DictConfig, count: int) -> None:

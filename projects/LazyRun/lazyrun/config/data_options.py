@@ -1,6 +1,5 @@
 """The annotated sets that the options `data.…` of a detector name: read, split, and with classes that match."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from tempfile import TemporaryDirectory
 from omegaconf import DictConfig, ListConfig
 
 from lazyrun.data.categories import stored_categories
-from lazyrun.data.coco_check import read_coco_json
+from lazyrun.data.coco.content import load
 from lazyrun.data.formats import AnnotatedSet, read_dataset
 from lazyrun.data.splits import choose_classes, match_classes, select_categories, split_by_name, write_coco
 from pretrain.common.errors import UserError
@@ -130,26 +129,16 @@ def _read_files(data: DictConfig, split: str, *, required: bool) -> AnnotatedSet
     if not Path(images).is_dir():
         raise UserError(f"data.{split}_images={images}: there is no such folder.")
     try:
-        entries, annotations, categories = read_coco_json(Path(json_file))
-        for category in categories:
-            _ = category["id"], category["name"]
-    except KeyError as e:
-        raise UserError(f"data.{split}_json={json_file}: a category has no {e}.") from e
+        content = load(json_file)
     except ValueError as e:
         raise UserError(f"data.{split}_json={json_file}: {e}.") from e
-    for category in categories:
-        if not isinstance(category["id"], int) or not isinstance(category["name"], str):
-            shown = json.dumps({key: category[key] for key in ("id", "name")})
-            raise UserError(
-                f"data.{split}_json={json_file}: category {shown} needs a whole number as id and a text as name."
-            )
-    if not categories:
+    content.check(f"data.{split}_json={json_file}")
+    if not content.categories:
         raise UserError(f"data.{split}_json={json_file} lists no categories.")
     data[f"{split}_json"], data[f"{split}_images"] = os.path.abspath(json_file), os.path.abspath(images)
-    path = Path(data[f"{split}_json"])
-    categories = sorted(categories, key=lambda c: c["id"])
-    root = Path(data[f"{split}_images"])
-    return AnnotatedSet(path, "COCO JSON", root, entries, annotations, categories, json_file=path)
+    path, root = Path(data[f"{split}_json"]), Path(data[f"{split}_images"])
+    found = (content.images, content.annotations, content.categories)
+    return AnnotatedSet(path, "COCO JSON", root, *found, json_file=path)
 
 
 def _as_trained(val: AnnotatedSet, checkpoint: str) -> AnnotatedSet:

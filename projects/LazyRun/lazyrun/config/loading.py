@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2 import model_zoo
@@ -10,15 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lazyrun.config.overrides import apply_overrides
-from lazyrun.config.task import DETECTION, task_of
+from lazyrun.config.task import DETECTION, Task, task_of
 from lazyrun.config.trust import read_yaml
+from lazyrun.data.corrupt import MAX_CORRUPT, share_of_corrupt
+from lazyrun.data.detections import set_max_detections
 from pretrain.common.errors import UserError
 
 __all__ = ["default_train_options", "load_config", "read_config"]
 
 DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
 """Test-time augmentation, see :mod:`lazyrun.modeling.tta`."""
-
 
 SECTIONS = (
     *("model", "dataloader", "optimizer", "lr_multiplier", "train", "data", "test", "task"),
@@ -77,11 +79,19 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     _check_sections(cfg)
     cfg.train = OmegaConf.merge(default_train_options(), cfg.train)
     cfg.setdefault("task", {"_target_": DETECTION})
-    cfg.data = OmegaConf.merge(dict.fromkeys(task_of(cfg).data_options), cfg.get("data", {}))
+    cfg.data = OmegaConf.merge(_default_data_options(task_of(cfg)), cfg.get("data", {}))
     cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
     apply_overrides(cfg, overrides)
     _check_sections(cfg)
+    share_of_corrupt(cfg)
+    set_max_detections(cfg)
     return cfg
+
+
+def _default_data_options(task: Task) -> dict[str, Any]:
+    options: dict[str, Any] = dict.fromkeys(task.data_options)
+    options["max_corrupt"] = MAX_CORRUPT
+    return options | ({"max_detections": None} if task.name == "detection" else {})
 
 
 def _check_sections(cfg: DictConfig) -> None:

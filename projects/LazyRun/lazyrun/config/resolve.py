@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lazyrun.config.checks import (
     check_layer_decay,
+    check_loaders,
     check_precision,
     check_seed,
     check_weight_options,
@@ -19,7 +20,7 @@ from lazyrun.config.checks import (
 from lazyrun.config.loading import load_config
 from lazyrun.config.lr_and_iterations import Recipe, derive_recipe
 from lazyrun.config.task import Task, task_of
-from lazyrun.data.padding import check_padding
+from lazyrun.data.padding import check_padding, check_training_images
 from pretrain.common.errors import UserError
 
 __all__ = ["RunConfig", "resolve_config"]
@@ -90,6 +91,7 @@ def resolve_config(
     check_precision(cfg)
     check_seed(cfg)
     check_weight_options(cfg)
+    check_loaders(cfg)
     check_writers(cfg.train.writers)
     if training:
         check_layer_decay(cfg)
@@ -98,6 +100,7 @@ def resolve_config(
     recipe, dataset = None, ()
     if training:
         dataset = instantiate(cfg.dataloader.train.dataset)
+        check_training_images(cfg, dataset)
         recipe = derive_recipe(cfg, len(dataset), world_size)
         logger.info(str(recipe))
     OmegaConf.set_readonly(cfg, True)

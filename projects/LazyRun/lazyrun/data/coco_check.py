@@ -1,33 +1,43 @@
 """What is wrong with a COCO-format data set, found before the first iteration instead of in the middle of a run."""
 
-import json
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
-from PIL import ExifTags, Image
 
+from lazyrun.data.coco.boxes import BOX
+from lazyrun.data.coco.content import CocoContent, load
+from lazyrun.data.coco.files import check_files, upright_size
+from lazyrun.data.coco.reading import read_coco_json
+from lazyrun.data.corrupt import MAX_CORRUPT, share_of_corrupt
+from lazyrun.data.detections import max_detections
 from pretrain.common.errors import UserError
-from pretrain.common.images import check_depth
 
 __all__ = ["DatasetReport", "check_coco_json", "check_datasets", "read_coco_json", "upright_size"]
 
 logger = logging.getLogger(__name__)
 
-SIZE_SAMPLES = 64
-"""Image files whose size is compared with the annotations'; opening all of a large set would take minutes."""
-
-ON_THEIR_SIDE = (5, 6, 7, 8)
-"""EXIF orientations of images whose width and height change places."""
+WITHOUT_MASKS = (
+    "add masks, or train boxes alone with model.roi_heads.mask_in_features=null model.roi_heads.mask_head=null "
+    "model.roi_heads.mask_pooler=null dataloader.train.mapper.use_instance_mask=false "
+    "dataloader.train.mapper.recompute_boxes=false."
+)
 
 
 @dataclass
 class DatasetReport:
-    """Counts of one data set, and its faults: one plain sentence for each kind."""
+    """Counts of one data set, and its faults: one plain sentence for each kind.
+
+    Attributes:
+        mended: what was changed or left out, one sentence for each kind.
+        skipped: image files that are left out, with the reason.
+        most_objects: in one image, crowds not counted.
+        objects: in each image that has some, by image id.
+    """
 
     name: str
     images: int = 0
@@ -36,6 +46,9 @@ class DatasetReport:
     empty_images: int = 0
     degenerate_boxes: int = 0
     faults: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    objects: Counter = field(default_factory=Counter)
 
     def add(self, kind: str, examples: list, way_out: str) -> None:
         """Notes one kind of fault, if there are examples of it."""
@@ -53,7 +66,14 @@ class DatasetReport:
 
 
 def check_coco_json(
-    name: str, json_file: str, image_root: str, *, training: bool, masks: bool, polygons: bool = False
+    name: str,
+    json_file: str,
+    image_root: str,
+    *,
+    training: bool,
+    masks: bool,
+    polygons: bool = False,
+    max_corrupt: float = MAX_CORRUPT,
 ) -> DatasetReport:
     """Checks one COCO-format data set.
 
@@ -61,9 +81,10 @@ def check_coco_json(
         name: the data set in the messages.
         json_file: annotation file.
         image_root: folder its `file_name`s are relative to.
-        training: annotations are needed, and boxes must lie inside their images.
+        training: the set is trained on; else it is evaluated on.
         masks: annotations need a segmentation.
         polygons: it must be polygons, as detectron2's mapper reads them by default; crowds are left out of training.
+        max_corrupt: share of the image files that may be unreadable or of another size than annotated.
 
     Returns:
         counts and faults; it never raises for a fault of the data.
@@ -72,22 +93,23 @@ def check_coco_json(
     content = _read(report, Path(json_file), Path(image_root))
     if content is None:
         return report
-    images, annotations, categories = content
-    report.images, report.annotations, report.categories = len(images), len(annotations), len(categories)
-    if not images:
+    _count(report, content)
+    if not report.images:
         report.faults.append(f"{name}: {json_file} lists no images; check that it is the right file.")
         return report
-    _check_ids(report, images, annotations, categories)
-    _check_files(report, images, Path(image_root))
-    if not report.faults:  # the rest relies on sound ids
-        _check_annotations(report, images, annotations, training, masks)
-        if training and polygons:
-            _check_polygons(report, annotations)
+    report.faults += [f"{name}: {sentence}" for sentence in content.faults.sentences()]
+    if not report.faults:
+        report.faults += [f"{name}: {sentence}" for sentence in content.doubts.sentences()]
+        faults, report.skipped = check_files(content.images, Path(image_root), max_corrupt)
+        report.faults += [f"{name}: {sentence}" for sentence in faults.sentences()]
+        _check_objects(report, content, masks=masks, polygons=training and polygons)
+        if training:
+            _check_not_empty(report, "train on")
     return report
 
 
-def _read(report: DatasetReport, json_file: Path, image_root: Path) -> tuple[list, list, list] | None:
-    """The three lists of a COCO file; None after noting why it cannot be read."""
+def _read(report: DatasetReport, json_file: Path, image_root: Path) -> CocoContent | None:
+    """What a COCO file holds; None after noting why it cannot be read."""
     if not json_file.is_file():
         report.faults.append(
             f"{report.name}: annotation file {json_file} does not exist; put the data there or set DETECTRON2_DATASETS "
@@ -97,139 +119,48 @@ def _read(report: DatasetReport, json_file: Path, image_root: Path) -> tuple[lis
         report.faults.append(f"{report.name}: image folder {image_root} does not exist (datasets/README.md).")
     else:
         try:
-            return read_coco_json(json_file)
+            return load(json_file)
         except ValueError as e:
             report.faults.append(f"{report.name}: {json_file} {e}.")
     return None
 
 
-def read_coco_json(json_file: Path) -> tuple[list[dict], list[dict], list[dict]]:
-    """Images, annotations and categories of an existing COCO file.
-
-    Raises:
-        UserError: it is not one; the message continues a sentence that begins with the file's name.
-    """
-    try:
-        content = json.loads(json_file.read_bytes())
-        lists = tuple(content[key] for key in ("images", "annotations", "categories"))
-    except KeyError as e:
-        raise UserError(f"is not a COCO annotation file: it has no {e}") from e
-    except (ValueError, TypeError) as e:
-        raise UserError(f"is not a COCO annotation file: {e}") from e
-    if not all(isinstance(entries, list) and all(isinstance(e, dict) for e in entries) for entries in lists):
-        raise UserError("is not a COCO annotation file: images, annotations and categories must be lists of objects")
-    return lists
+def _count(report: DatasetReport, content: CocoContent) -> None:
+    used = content.annotations
+    report.images, report.categories = len(content.images), len(content.categories)
+    report.annotations = len(used) + len(content.left_out) + content.without_area
+    report.degenerate_boxes = content.without_area
+    report.mended = content.mended.sentences()
+    report.objects = Counter(a["image_id"] for a in used if not a.get("iscrowd"))
+    report.empty_images = report.images - len({a["image_id"] for a in used})
 
 
-def _check_ids(report: DatasetReport, images: list, annotations: list, categories: list) -> None:
-    for what, entries in (("image", images), ("annotation", annotations), ("category", categories)):
-        counts = Counter(entry.get("id") for entry in entries)
+def _check_objects(report: DatasetReport, content: CocoContent, *, masks: bool, polygons: bool) -> None:
+    """Whether the masks are what the model needs."""
+    used = content.annotations
+    if masks and report.objects:
+        without = [a["id"] for a in used if not a.get("segmentation")]
+        report.add("annotations without segmentation under a mask head", without, WITHOUT_MASKS)
+    if polygons:
+        encoded = [a["id"] for a in used if isinstance(a.get("segmentation"), dict) and not a.get("iscrowd")]
         report.add(
-            f"{what} ids used twice or missing",
-            [i for i, n in counts.items() if n > 1 or i is None],
-            "make them unique.",
+            "single objects with run-length masks",
+            encoded,
+            "read masks as bitmaps with dataloader.train.mapper.instance_mask_format=bitmask.",
         )
-    report.add(
-        "categories without a text as name",
-        [c.get("id") for c in categories if not isinstance(c.get("name"), str)],
-        "give each a name in quotes.",
-    )
-    image_ids, category_ids = {i.get("id") for i in images}, {c.get("id") for c in categories}
-    report.add(
-        "annotations of unknown images",
-        [a.get("id") for a in annotations if a.get("image_id") not in image_ids],
-        "every image_id must be the id of an image.",
-    )
-    report.add(
-        "category ids that no category has",
-        sorted({a.get("category_id") for a in annotations} - category_ids, key=str),
-        f"the file's categories have the ids {sorted(category_ids, key=str)[:10]}.",
-    )
 
 
-def _check_files(report: DatasetReport, images: list, root: Path) -> None:
-    incomplete = [i["id"] for i in images if not all(i.get(key) for key in ("file_name", "width", "height"))]
-    report.add("images without file_name, width or height", incomplete, "fill them in.")
-    if incomplete:
+def _check_not_empty(report: DatasetReport, purpose: str) -> None:
+    """Notes a fault if no object is left to `purpose`."""
+    if report.faults or report.objects:
         return
-    present = set(os.listdir(root))  # one listing instead of a look-up for each of 118 000 files
-    missing = [
-        i["file_name"] for i in images if i["file_name"] not in present and not (root / i["file_name"]).is_file()
-    ]
-    report.add("image files missing", missing, f"they should be in {root}.")
-    if missing:
-        return
-    unreadable, too_deep, resized = [], [], []
-    for image in images[:: max(1, len(images) // SIZE_SAMPLES)]:
-        try:
-            with Image.open(root / image["file_name"]) as file:
-                size = upright_size(file)
-                check_depth(file)
-        except ValueError:
-            too_deep.append(image["file_name"])
-            continue
-        except OSError:
-            unreadable.append(image["file_name"])
-            continue
-        if size != (image["width"], image["height"]):
-            resized.append(f"{image['file_name']} is {size[0]}x{size[1]}, not {image['width']}x{image['height']}")
-    report.add("image files that cannot be read", unreadable, "replace them.")
-    report.add(
-        "image files of 32 bits a pixel, whose value range is undefined", too_deep, "save them with 8 or 16 bits."
-    )
-    report.add("image files of another size than annotated", resized, "annotate photos as they look upright.")
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of a photo turned as its EXIF data say, as detectron2 reads it; nothing is decoded."""
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in ON_THEIR_SIDE
-    except Exception:  # damaged EXIF data raise many types, and then detectron2 does not turn the image
-        turned = False
-    return image.size[::-1] if turned else image.size
-
-
-def _check_annotations(report: DatasetReport, images: list, annotations: list, training: bool, masks: bool) -> None:
-    size = {i["id"]: (i["width"], i["height"]) for i in images}
-    report.empty_images = len(size) - len({a["image_id"] for a in annotations})
-    malformed, outside, without_mask = [], [], []
-    for annotation in annotations:
-        box = annotation.get("bbox")
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
-            malformed.append(annotation["id"])
-            continue
-        x, y, w, h = box
-        width, height = size[annotation["image_id"]]
-        report.degenerate_boxes += w <= 0 or h <= 0
-        # Rounding makes boxes of sound data overhang by a pixel or two.
-        slack_x, slack_y = max(2, 0.01 * width), max(2, 0.01 * height)
-        if x < -slack_x or y < -slack_y or x + w > width + slack_x or y + h > height + slack_y:
-            outside.append(f"annotation {annotation['id']}: {box} in {width}x{height}")
-        if not annotation.get("segmentation") and w > 0 and h > 0:
-            without_mask.append(annotation["id"])
-    report.add("annotations whose bbox is not four numbers", malformed, "bbox is [x, y, width, height] in pixels.")
-    report.add("boxes outside their image", outside, "bbox is [x, y, width, height] in pixels, not two corners.")
-    if masks:
-        report.add(
-            "annotations without segmentation under a mask head",
-            without_mask,
-            "add masks, or train boxes alone with model.roi_heads.mask_in_features=null model.roi_heads.mask_head=null "
-            "model.roi_heads.mask_pooler=null dataloader.train.mapper.use_instance_mask=false "
-            "dataloader.train.mapper.recompute_boxes=false.",
-        )
-    if training and not annotations:
-        report.faults.append(f"{report.name}: there is no annotation to train on.")
-    elif training and all(a.get("iscrowd") for a in annotations):
-        report.faults.append(f"{report.name}: all annotations are crowds (iscrowd), which training leaves out.")
-
-
-def _check_polygons(report: DatasetReport, annotations: list) -> None:
-    encoded = [a["id"] for a in annotations if isinstance(a.get("segmentation"), dict) and not a.get("iscrowd")]
-    report.add(
-        "single objects with run-length masks",
-        encoded,
-        "read masks as bitmaps with dataloader.train.mapper.instance_mask_format=bitmask.",
-    )
+    if report.degenerate_boxes and report.degenerate_boxes == report.annotations:
+        fault = f"none of its {report.annotations} boxes has an area; {BOX}"
+    elif report.annotations:
+        fault = f"all annotations are crowds (iscrowd), which training leaves out: there is none to {purpose}."
+    else:
+        fault = f"there is no annotation to {purpose}."
+    report.faults.append(f"{report.name}: {fault}")
 
 
 def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetReport]:
@@ -244,6 +175,7 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
     """
     masks = cfg.model.get("roi_heads", {}).get("mask_head") is not None
     mask_format = cfg.dataloader.train.mapper.get("instance_mask_format", "polygon")
+    max_corrupt = share_of_corrupt(cfg)
     reports = []
     for split in ("train", "test") if training else ("test",):
         if split == "test" and "evaluator" not in cfg.dataloader:
@@ -253,20 +185,40 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
         names = cfg.dataloader[split].dataset.names
         for name in [names] if isinstance(names, str) else names:
             report = _check_registered(
-                name, training=split == "train", masks=masks, polygons=masks and mask_format == "polygon"
+                name,
+                training=split == "train",
+                masks=masks,
+                polygons=masks and mask_format == "polygon",
+                max_corrupt=max_corrupt,
             )
             if report is not None:
+                if split == "test":
+                    _check_not_empty(report, "evaluate on")
                 _check_class_count(report, cfg)
                 reports.append(report)
     faults = [fault for report in reports for fault in report.faults]
     if faults:
         raise UserError("the data set cannot be used:\n  " + "\n  ".join(faults))
     for report in reports:
-        logger.info(f"Checked {report}.")
+        _log(report, max_detections(cfg))
     return reports
 
 
-def _check_registered(name: str, **options: bool) -> DatasetReport | None:
+def _log(report: DatasetReport, limit: int) -> None:
+    logger.info(f"Checked {report}.")
+    for sentence in report.mended:
+        logger.warning(f"{report.name}: {sentence.rstrip('.')}.")
+    if report.skipped:
+        logger.warning(f"{report.name}: {len(report.skipped)} images are left out ({', '.join(report.skipped[:3])}).")
+    crowded = [count for count in report.objects.values() if count > limit]
+    if crowded:
+        logger.warning(
+            f"{report.name}: {len(crowded)} images have more than {limit} objects, up to {max(crowded)}, but a "
+            f"model detects at most {limit} in an image; set data.max_detections={max(crowded)}."
+        )
+
+
+def _check_registered(name: str, **options: Any) -> DatasetReport | None:
     if name not in DatasetCatalog.list():
         raise UserError(f"Data set {name!r} is not registered with detectron2; datasets/README.md says how to.")
     metadata = MetadataCatalog.get(name)

@@ -8,7 +8,7 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
-from pretrain.common.errors import UserError
+from lazyrun.data.corrupt import CorruptImageError
 from pretrain.common.images import to_eight_bits
 
 __all__ = ["IMAGE_SUFFIXES", "decode_image", "read_image"]
@@ -17,11 +17,11 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 
 
 def read_image(path: str | os.PathLike, image_format: str) -> np.ndarray:
-    """As :func:`decode_image`; whatever is wrong with the file is a UserError that names it."""
+    """As :func:`decode_image`; whatever is wrong with the file is a CorruptImageError that names it."""
     try:
         return decode_image(path, image_format)
     except Exception as e:  # Pillow raises a dozen types for damaged files
-        raise UserError(f"{path} cannot be read as an image: {e}") from e
+        raise CorruptImageError(f"{path} cannot be read as an image: {e}") from e
 
 
 def decode_image(path: str | os.PathLike, image_format: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,16 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.detection_utils import get_fed_loss_cls_weights
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
+from detectron2.utils.registry import locate
 from detectron2.utils.serialize import PicklableWrapper
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lazyrun.data.corrupt import CORRUPT, MAX_CORRUPT, CorruptImageError, CorruptImages, share_of_corrupt
 from pretrain.common.errors import UserError
 from pretrain.common.seeding import generators_seeded
 
-__all__ = ["FederatedLossWeights", "TrainingBatchSampler", "build_train_loader", "seeded"]
+__all__ = ["FederatedLossWeights", "TrainingBatchSampler", "build_train_loader", "corrupt_option", "seeded"]
 
 MAX_RETRIES = 10
 GRACE_SECONDS = 20
@@ -94,7 +98,8 @@ class TrainingBatchSampler(Sampler):
 class _SeededMapDataset(Dataset):
     """Maps the sample of `(index, draw)` under generators seeded by `(seed, draw)`.
 
-    A mapper may give None to skip a sample, another one then takes its place.
+    A mapper may give None to skip a sample, and images that cannot be used are skipped: another sample, drawn from the
+    same generators, takes its place. The sample names what was skipped for being unusable.
     """
 
     def __init__(self, dataset: DatasetFromList, mapper: Callable[[dict], dict | None], seed: int):
@@ -105,13 +110,44 @@ class _SeededMapDataset(Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> dict:
         index, draw = place
+        corrupt = []
         for attempt in range(MAX_RETRIES):
             with seeded(self.seed, draw, attempt):
-                sample = self.mapper(self.dataset[index])
+                record = self.dataset[index]
+                try:
+                    sample = self.mapper(record)
+                except CorruptImageError as e:
+                    corrupt.append((record["file_name"], str(e)))
+                    sample = None
                 if sample is not None:
-                    return sample
+                    return sample | {CORRUPT: corrupt} if corrupt else sample
                 index = random.randrange(len(self.dataset))
+        if corrupt:
+            return {CORRUPT: corrupt}
         raise UserError(f"The data mapper skipped {MAX_RETRIES} samples in a row; check its filters.")
+
+
+class _TrainLoader(DataLoader):
+    """A loader that names and counts, in the training process, the images that its workers skipped.
+
+    Args:
+        max_corrupt: share of the images that may be unusable.
+        kwargs: as of the base class.
+    """
+
+    def __init__(self, *args: Any, max_corrupt: float, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.__dict__["corrupt"] = CorruptImages(len(self.dataset), max_corrupt)
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        for batch in super().__iter__():
+            found = [pair for sample in batch for pair in sample.pop(CORRUPT, ())]
+            if found:
+                self.corrupt.add(found)
+                self.corrupt.check()
+            if not all(batch):  # what is left of a sample without an image
+                raise UserError(f"{MAX_RETRIES} images in a row cannot be used; the last: {found[-1][1]}")
+            yield batch
 
 
 @dataclass
@@ -129,6 +165,13 @@ class FederatedLossWeights:
         return get_fed_loss_cls_weights(self.dataset_names, self.freq_weight_power)
 
 
+def corrupt_option(cfg: DictConfig) -> dict[str, float]:
+    """The argument that brings `data.max_corrupt` to a config's training loader; none, if that is not this one."""
+    target = cfg.dataloader.train.get("_target_")
+    ours = (locate(target) if isinstance(target, str) else target) is build_train_loader
+    return {"max_corrupt": share_of_corrupt(cfg)} if ours else {}
+
+
 def _outlive_sigterm(_: int) -> None:
     # A preempted job's signal reaches the workers too, but the trainer needs them to finish its iteration.
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
@@ -143,6 +186,7 @@ def build_train_loader(
     repeat_threshold: float = 0.0,
     num_workers: int = 0,
     seed: int = 0,
+    max_corrupt: float = MAX_CORRUPT,
 ) -> DataLoader:
     """The counterpart of :func:`detectron2.data.build_detection_train_loader` that resumes exactly.
 
@@ -155,6 +199,7 @@ def build_train_loader(
             the square root of the ratio (repeat-factor sampling, LVIS, arXiv:1908.03195); 0 takes all alike.
         num_workers: loader processes of each training process.
         seed: a negative one is replaced by a random one shared by all processes; then the run cannot be repeated.
+        max_corrupt: share of the images that may be unreadable or of another size than annotated; they are skipped.
 
     Returns:
         an endless loader of lists of dicts; set `loader.batch_sampler.start` to begin at a later batch.
@@ -177,7 +222,7 @@ def build_train_loader(
         else None
     )
     sampler = TrainingBatchSampler(len(dataset), total_batch_size // world_size, seed, groups, factors)
-    return DataLoader(
+    return _TrainLoader(
         _SeededMapDataset(DatasetFromList(dataset, copy=False), mapper, seed),
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -185,4 +230,5 @@ def build_train_loader(
         worker_init_fn=_outlive_sigterm,
         # Without one of its own the loader draws from the global generator when it starts, in the middle of a step.
         generator=torch.Generator().manual_seed(seed),
+        max_corrupt=max_corrupt,
     )

@@ -8,8 +8,8 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
+from lazyrun.data.corrupt import CorruptImageError
 from lazyrun.data.images import read_image
-from pretrain.common.errors import UserError
 
 __all__ = ["InstanceMapper"]
 
@@ -24,14 +24,14 @@ class InstanceMapper(DatasetMapper):
         """As the base class, for samples without label maps and precomputed proposals.
 
         Raises:
-            UserError: the image cannot be read, or has another size than the sample says.
+            CorruptImageError: the image cannot be read, or has another size than the sample says.
         """
         sample = copy.deepcopy(sample)
         image = read_image(sample["file_name"], self.image_format)
         try:
             utils.check_image_size(sample, image)
         except utils.SizeMismatchError as e:
-            raise UserError(str(e)) from e
+            raise CorruptImageError(f"{sample['file_name']}: {e}") from e
         inputs = T.AugInput(image)
         transforms = self.augmentations(inputs)
         # (H, W, C) -> (C, H, W)

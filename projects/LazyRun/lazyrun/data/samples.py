@@ -1,7 +1,8 @@
 """What a config's loaders feed to the model, for looking at."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 
+from lazyrun.data.corrupt import CorruptImageError
+from lazyrun.data.loader import corrupt_option
 from pretrain.common.errors import UserError
 
 __all__ = ["Sample", "class_names", "iterate_samples"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,7 +67,7 @@ def iterate_samples(cfg: DictConfig, split: str) -> Iterator[Sample]:
 
 def _samples(cfg: DictConfig, split: str, loader: DictConfig) -> Iterator[Sample]:
     if split == "train":
-        one_by_one = OmegaConf.merge(loader, {"total_batch_size": 1, "num_workers": 0})
+        one_by_one = OmegaConf.merge(loader, {"total_batch_size": 1, "num_workers": 0}, corrupt_option(cfg))
         source: Iterator[dict[str, Any]] = itertools.chain.from_iterable(instantiate(one_by_one))
         image_format = loader.mapper.image_format
     else:
@@ -73,11 +78,20 @@ def _samples(cfg: DictConfig, split: str, loader: DictConfig) -> Iterator[Sample
             if key in training:
                 mapper[key] = training[key]
         dataset.filter_empty = False
-        source, image_format = map(instantiate(mapper), instantiate(dataset)), mapper.image_format
+        source, image_format = _readable(instantiate(mapper), instantiate(dataset)), mapper.image_format
     for sample in source:
         image, labels = _rgb(sample["image"], image_format), sample.get("sem_seg")
         labels = None if labels is None else labels.numpy()
         yield Sample(image, sample.get("instances"), sample["file_name"], labels)
+
+
+def _readable(mapper: Callable[[dict], dict], dataset: Sequence[dict]) -> Iterator[dict[str, Any]]:
+    """The mapped samples, without images that cannot be used."""
+    for record in dataset:
+        try:
+            yield mapper(record)
+        except CorruptImageError as e:
+            logger.warning(f"{e}: it is left out.")
 
 
 def _loader(cfg: DictConfig, split: str) -> DictConfig:

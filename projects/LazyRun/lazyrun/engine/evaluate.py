@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.data.test_loader import build_test_loader
 from lazyrun.modeling.tta import with_tta
 
 __all__ = ["evaluate", "evaluate_in_training"]
@@ -29,9 +30,10 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
     if "evaluator" not in cfg.dataloader:
         logger.info("The config has no dataloader.evaluator: nothing to evaluate.")
         return {}
-    evaluator = dict(cfg.dataloader.evaluator) | ({"output_dir": folder} if folder else {})
+    options = dict(cfg.dataloader.evaluator) | ({"output_dir": folder} if folder else {})
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
-        results = inference_on_dataset(with_tta(cfg, model), instantiate(cfg.dataloader.test), instantiate(evaluator))
+        evaluator = instantiate(options)
+        results = inference_on_dataset(with_tta(cfg, model), build_test_loader(cfg, evaluator), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results

@@ -15,6 +15,7 @@ from torch import nn
 
 from lazyrun.config.resolve import RunConfig
 from lazyrun.data.categories import categories_of
+from lazyrun.data.loader import corrupt_option
 from lazyrun.engine.checkpoint import RunCheckpointer
 from lazyrun.engine.compile import compile_backbone
 from lazyrun.engine.ema import WeightAverage
@@ -137,6 +138,7 @@ def _build_loader(run: RunConfig) -> Iterable[Any]:
     micro_batches = {
         "dataset": run.train_dataset,
         "total_batch_size": run.recipe.total_batch_size // run.recipe.grad_accum_steps,
+        **corrupt_option(run.cfg),
     }
     return instantiate(dict(run.cfg.dataloader.train) | micro_batches)
 

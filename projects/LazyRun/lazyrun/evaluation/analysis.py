@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -15,16 +15,27 @@ import numpy as np
 import pycocotools.coco
 from pycocotools.cocoeval import COCOeval
 
-from lazyrun.data.coco_check import read_coco_json
-from lazyrun.evaluation.coco import complete
+from lazyrun.data.coco.content import clean
+from lazyrun.data.coco.identity import IdMap, whole_number
+from lazyrun.data.coco.reading import read_coco_json
+from lazyrun.evaluation.ground_truth import complete, on_left_out
 from pretrain.common.errors import UserError
 
-__all__ = ["Evaluation", "ImageErrors", "evaluate", "find_errors", "read_annotations", "read_results"]
+__all__ = [
+    "Evaluation",
+    "ImageErrors",
+    "evaluate",
+    "find_errors",
+    "most_detections",
+    "read_annotations",
+    "read_results",
+]
 
 logger = logging.getLogger(__name__)
 
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 MATCH_IOU = 0.5
+USUAL_DETECTIONS = 100
 NEEDED = {
     "images": ("id", "file_name"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
@@ -36,26 +47,42 @@ KNOWN = {"image_id": "images", "category_id": "categories"}
 
 
 def read_annotations(path: Path) -> dict:
-    """A COCO annotation file.
+    """A COCO annotation file, cleaned as it is for the evaluation; `left_out` lists what does not count.
 
     Raises:
-        UserError: it is missing, not JSON, or what it lists is incomplete.
+        UserError: it is missing, not JSON, or what it lists is incomplete or cannot be used.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist.")
     try:
-        content = dict(zip(NEEDED, read_coco_json(path), strict=True))
+        lists = read_coco_json(path)
     except ValueError as e:
         raise UserError(f"{path} {e}.") from e
-    if not content["images"]:
+    if not lists[0]:
         raise UserError(f"{path} lists no images; check that it is the right file.")
-    for name, keys in NEEDED.items():
-        _check_entries(path, name, content[name], keys)
-    for key, table in KNOWN.items():
-        strangers = {a[key] for a in content["annotations"]} - {row["id"] for row in content[table]}
-        if strangers:
-            raise UserError(f"{path}: the {key} {sorted(strangers, key=str)[0]} is not among its {table}.")
-    return content
+    for (name, keys), entries in zip(NEEDED.items(), lists, strict=True):
+        _check_entries(path, name, entries, keys)
+    _check_references(path, *lists)
+    try:
+        content = clean(*lists, sizes_needed=False)
+    except ValueError as e:
+        raise UserError(f"{path}: {e}.") from e
+    content.check(path)
+    return {
+        "images": content.images,
+        "annotations": content.annotations,
+        "categories": content.categories,
+        "left_out": content.left_out,
+    }
+
+
+def _check_references(path: Path, images: list[dict], annotations: list[dict], categories: list[dict]) -> None:
+    image_ids, category_ids = IdMap([i["id"] for i in images]), {whole_number(c["id"]) for c in categories}
+    for a in annotations:
+        if image_ids.get(a["image_id"]) is None:
+            raise UserError(f"{path}: the image_id {a['image_id']} is not among its images.")
+        if whole_number(a["category_id"]) not in category_ids:
+            raise UserError(f"{path}: the category_id {a['category_id']} is not among its categories.")
 
 
 def _check_entries(path: Path, name: str, entries: list[dict], keys: Sequence[str]) -> None:
@@ -80,6 +107,9 @@ def read_results(path: Path, dataset: dict) -> list[dict]:
     if not results:
         raise UserError(f"{path} holds no detections; train the detector longer, or check which weights it was given.")
     _check_entries(path, "detections", results, ("image_id", "category_id", "score"))
+    numbers = {image["source_id"]: image["id"] for image in dataset["images"] if "source_id" in image}
+    if numbers:
+        results = [{**r, "image_id": numbers.get(r["image_id"], r["image_id"])} for r in results]
     for key, table in KNOWN.items():
         strangers = {r[key] for r in results} - {row["id"] for row in dataset[table]}
         if strangers:
@@ -121,18 +151,22 @@ class Evaluation:
     recall: np.ndarray
 
 
-def evaluate(dataset: dict, results: Sequence[dict], task: str) -> Evaluation:
-    """COCO's evaluation at up to 100 detections an image.
+def evaluate(dataset: dict, results: Sequence[dict], task: str, max_detections: int | None = None) -> Evaluation:
+    """COCO's evaluation.
 
     Args:
-        dataset: a COCO annotation file.
+        dataset: a COCO annotation file, as :func:`read_annotations` gives it.
         results: detections of a COCO results file.
         task: `bbox` or `segm`.
+        max_detections: detections that count in an image, best first; by default :func:`most_detections`.
     """
+    max_detections = max_detections or most_detections(results)
+    results = _counted(dataset, results)
     if task == "segm":  # with a box beside it, COCO would take the box's area for the mask's
         results = [{key: value for key, value in r.items() if key != "bbox"} for r in results]
     truth, detections = _load(faster_coco_eval.COCO, dataset, results)
     evaluator = faster_coco_eval.COCOeval_faster(truth, detections, task, print_function=logger.debug)
+    evaluator.params.maxDets = [min(n, max_detections) for n in (1, 10)] + [max_detections]
     evaluator.evaluate()
     evaluator.accumulate()
     evaluator.summarize()
@@ -152,6 +186,17 @@ def evaluate(dataset: dict, results: Sequence[dict], task: str) -> Evaluation:
         np.asarray(evaluator.params.iouThrs),
         np.asarray(evaluator.params.recThrs),
     )
+
+
+def most_detections(results: Sequence[dict]) -> int:
+    """How many detections count in an image: COCO's 100, or all of an image that has more (`data.max_detections`)."""
+    return max(USUAL_DETECTIONS, max(Counter(r["image_id"] for r in results).values(), default=0))
+
+
+def _counted(dataset: dict, results: Sequence[dict]) -> list[dict]:
+    """The detections without those on objects that the evaluation leaves out."""
+    out = on_left_out(results, dataset.get("left_out", ()))
+    return [r for r, left_out in zip(results, out, strict=True) if not left_out]
 
 
 def _percent(value: float) -> float:
@@ -194,7 +239,9 @@ class ImageErrors:
         return 2 * self.hits / (2 * self.hits + self.errors) if self.hits + self.errors else 1.0
 
 
-def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) -> list[ImageErrors]:
+def find_errors(
+    dataset: dict, results: Sequence[dict], score_threshold: float, max_detections: int | None = None
+) -> list[ImageErrors]:
     """Objects missed and false detections of every image, worst image first.
 
     Boxes are matched as COCO does, best score first, within a class, at IoU 0.5; crowds are neither missed nor hit.
@@ -204,8 +251,10 @@ def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) 
         dataset: a COCO annotation file.
         results: detections of a COCO results file.
         score_threshold: detections below it are left out.
+        max_detections: as of :func:`evaluate`.
     """
-    kept = [r for r in results if r["score"] >= score_threshold]
+    max_detections = max_detections or most_detections(results)
+    kept = [r for r in _counted(dataset, results) if r["score"] >= score_threshold]
     images = {image["id"]: ImageErrors(image["id"]) for image in dataset["images"]}
     if not kept:
         for annotation in dataset["annotations"]:
@@ -215,7 +264,7 @@ def find_errors(dataset: dict, results: Sequence[dict], score_threshold: float) 
     truth, detections = _load(pycocotools.coco.COCO, dataset, kept)
     evaluator = COCOeval(truth, detections, "bbox")
     params = evaluator.params
-    params.iouThrs, params.maxDets = np.array([MATCH_IOU]), [100]
+    params.iouThrs, params.maxDets = np.array([MATCH_IOU]), [max_detections]
     params.areaRng, params.areaRngLbl = [[0, 1e10]], ["all"]
     matched_truth, matched = _match(evaluator)
     # The copies may have other ids: those of the file may start at 0.

@@ -4,6 +4,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.data.padding import refuse_cut_off
 from pretrain.common.errors import UserError
 
 __all__ = ["build_model"]
@@ -19,7 +20,10 @@ def build_model(cfg: DictConfig) -> nn.Module:
     if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
         raise UserError(f"data.image_size={image_size} must be a whole number of pixels, at least 1.")
     try:
-        return instantiate(cfg.model)
+        model = instantiate(cfg.model)
     except (ImportError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e:
         size = f" for data.image_size={cfg.data.image_size}" if "image_size" in cfg.get("data", {}) else ""
         raise UserError(f"The model of this config cannot be built{size}: {e}") from e
+    if hasattr(model, "backbone"):
+        model.register_forward_pre_hook(refuse_cut_off)
+    return model

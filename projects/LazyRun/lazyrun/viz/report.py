@@ -39,6 +39,7 @@ def write_report(
     title: str,
     count: int = 10,
     score_threshold: float = 0.5,
+    max_detections: int | None = None,
 ) -> Path:
     """Writes `report.html`, its charts and the pictures of the worst images as PNG to a folder.
 
@@ -52,6 +53,7 @@ def write_report(
         title: of the page.
         count: images to show, worst first by F1 at IoU 0.5.
         score_threshold: least score of a detection that is drawn or counted as false.
+        max_detections: detections that count in an image; by default 100, or all of an image that has more.
 
     Returns:
         the page.
@@ -61,8 +63,9 @@ def write_report(
     """
     output.mkdir(parents=True, exist_ok=True)
     masks = any(r.get("segmentation") for r in results) and any(a.get("segmentation") for a in dataset["annotations"])
-    evaluations = [evaluate(dataset, results, task) for task in (("bbox", "segm") if masks else ("bbox",))]
-    errors = find_errors(dataset, results, score_threshold)
+    tasks = ("bbox", "segm") if masks else ("bbox",)
+    evaluations = [evaluate(dataset, results, task, max_detections) for task in tasks]
+    errors = find_errors(dataset, results, score_threshold, max_detections)
     pictures = _draw_pictures(dataset, results, images, output, errors[:count], score_threshold)
     charts = _draw_charts(evaluations, output)
     environment = jinja2.Environment(

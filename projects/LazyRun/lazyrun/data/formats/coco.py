@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lazyrun.data.coco_check import read_coco_json
+from lazyrun.data.coco.content import load
 from lazyrun.data.formats.content import AnnotatedSet
 from lazyrun.data.formats.source import Source
 from pretrain.common.errors import UserError
@@ -28,37 +28,25 @@ def stated_root(content: dict[str, Any]) -> Path | None:
 
 
 def read_coco(source: Source) -> AnnotatedSet:
-    """The content of the file as it is, but for file names that are found elsewhere and Roboflow's root category.
+    """The cleaned content of the file (:mod:`lazyrun.data.coco`), with file names that are found elsewhere.
 
     Raises:
-        UserError: it is not COCO JSON, an image is missing, or a category has no number or no name.
+        UserError: it is not COCO JSON, has faults, lists no images or no categories, or an image is missing.
     """
     file = source.files[0]
     try:
-        images, annotations, categories = read_coco_json(file)
+        content = load(file)
     except UserError as e:
         raise UserError(f"{file} {e}.") from e
-    _check(file, images, categories)
-    root, found = _place_images(source, file, images)
-    categories, note = _without_root(categories, annotations)
-    whole = found is images and not note
-    notes = [note] if note else []
-    categories = sorted(categories, key=lambda c: c["id"])
-    return AnnotatedSet(source.path, NAME, root, found, annotations, categories, notes, file if whole else None)
-
-
-def _check(file: Path, images: list[dict], categories: list[dict]) -> None:
-    if not images:
+    if not content.images:
         raise UserError(f"{file} lists no images; check that it is the right file.")
-    for image in images:
-        if not isinstance(image.get("file_name"), str):
-            raise UserError(f"{file}: image {image.get('id')!r} has no text as file_name.")
-    for category in categories:
-        number, name = category.get("id"), category.get("name")
-        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str):
-            raise UserError(f"{file}: category {category} needs a whole number as id and a text as name.")
-    if not categories:
+    if not content.categories:
         raise UserError(f"{file} lists no categories.")
+    content.check(file)
+    root, images = _place_images(source, file, content.images)
+    notes = [sentence.rstrip(".") for sentence in content.mended.sentences()]
+    json_file = file if images is content.images else None
+    return AnnotatedSet(source.path, NAME, root, images, content.annotations, content.categories, notes, json_file)
 
 
 def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path, list[dict]]:
@@ -100,14 +88,3 @@ def _candidates(file: Path) -> Iterator[list[Path]]:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _without_root(categories: list[dict], annotations: list[dict]) -> tuple[list[dict], str]:
-    """Roboflow lists the project itself as category 0, the supercategory of all others."""
-    root = next((c for c in categories if c["id"] == 0), None)
-    others = [c for c in categories if c is not root]
-    if root is None or not others or any(c.get("supercategory") != root["name"] for c in others):
-        return categories, ""
-    if any(a.get("category_id") == 0 for a in annotations):
-        return categories, ""
-    return others, f"category 0, {root['name']!r}, is left out: it has no object and is only the group of the others"
