@@ -104,7 +104,8 @@ def test_other_groups_of_parameters_are_not_resumed():
     cfg = model_zoo.get_config("common/optim.py").AdamW
     cfg.params.weight_decay_norm = None
     with pytest.raises(
-        UserError, match=r"groups of the optimizer \(2\) than this config \(1\); resume with the train\.lay"
+        UserError,
+        match=r"groups of the optimizer \(2\) than this config \(1\); resume with the train\.freeze, the train\.lay",
     ):
         build_optimizer(cfg, make()[0]).load_state_dict(saved.state_dict())
 
