@@ -73,7 +73,7 @@ def main() -> None:
         "--output", type=Path, default=Path("output/demo"), help="folder to replace (default: %(default)s)"
     )
     parser.add_argument("--train-images", type=int, default=2000, help="images to train on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=20, help="of pretraining; 0 leaves it out (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="of pretraining; 0 leaves it out (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of pretraining and detector (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the detector's config")
     args = parser.parse_args()

@@ -97,6 +97,8 @@ def _detector(family: str) -> Kind:
         Part.POS_EMBED: r"backbone\.net\.pos_embed",
         **_AROUND_NET,
     }
+    if family == "ConvViT":  # where the detector joins the stages as pretraining does
+        parts |= {part: rf"backbone\.net\.{pattern}" for part, pattern in (_STAGE_DECODE | _NORM).items()}
     return Kind(f"detectron2 checkpoint, {family} backbone", family, NET_PREFIX, parts, frozenset({Part.TRUNK}))
 
 

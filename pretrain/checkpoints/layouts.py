@@ -52,6 +52,15 @@ VITDET = DetectorLayout(
         **_HEADS,
     },
 )
+_FUSED = DetectorLayout(
+    "ViTDet on the sum of stages",
+    marker=f"{NET_PREFIX}stage1_output_decode.",
+    prefixes=dict.fromkeys((Part.TRUNK, Part.POS_EMBED, Part.STAGE_DECODE, Part.NORM), NET_PREFIX),
+    missing={
+        r"backbone\.net\.(stage[12]_output_decode|norm)\..+": "the file does not join the stages; trained from scratch",
+        **VITDET.missing,
+    },
+)
 SEGMENTATION = DetectorLayout(
     "UperNet",
     marker="decode_head.",
@@ -64,6 +73,7 @@ SEGMENTATION = DetectorLayout(
     },
 )
 _LAYOUTS = (
+    _FUSED,  # before the layout whose names begin alike
     VITDET,
     SEGMENTATION,
     DetectorLayout(

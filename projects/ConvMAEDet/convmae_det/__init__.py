@@ -9,13 +9,14 @@ from typing import Any
 from convmae_det import datasets as _register_datasets  # noqa: F401
 from convmae_det.backbone import ConvViT
 from convmae_det.fpn_backbone import ConvViTFPN
+from convmae_det.fused_backbone import FusedConvViT
 from convmae_det.load_pretrained import load_pretrained
 from convmae_det.lr_decay import get_vit_lr_decay_rate
 from convmae_det.moved import redirect_moved_modules
 from lazyrun.config.trust import trust_packages
 from lazyrun.modeling.weights import register_weight_loader
 
-__all__ = ["ConvViT", "ConvViTFPN", "Predictor", "get_vit_lr_decay_rate"]
+__all__ = ["ConvViT", "ConvViTFPN", "FusedConvViT", "Predictor", "get_vit_lr_decay_rate"]
 
 register_weight_loader(load_pretrained)
 trust_packages("convmae_det", "convmae_seg", "mimdet", refused=["convmae_det.study"])

@@ -139,12 +139,23 @@ class ConvViT(ConvViTTrunk, Backbone):
         Raises:
             UserError: H or W is not divisible by the total stride.
         """
-        _, _, x = self.forward_conv_stages(x)
+        stage1, stage2, x = self.forward_conv_stages(x)
         if self.pos_embed is not None:
             x = x + self._absolute_positions(*x.shape[1:3])
-        x = self.forward_blocks(2, x)
+        x = self.join_stages(stage1, stage2, self.forward_blocks(2, x))
         # (B, H, W, C) -> (B, C, H, W)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
+
+    def join_stages(self, stage1: torch.Tensor, stage2: torch.Tensor, stage3: torch.Tensor) -> torch.Tensor:
+        """What the output is made of: the last stage alone.
+
+        Args:
+            stage1, stage2, stage3: outputs of the stages, `(B, H, W, C)`, each at its own stride.
+
+        Returns:
+            `(B, H, W, embed_dim[2])` at the total stride.
+        """
+        return stage3
 
     def _absolute_positions(self, H: int, W: int) -> torch.Tensor:
         """The position embedding on a grid, `(1, H, W, embed_dim[2])`."""

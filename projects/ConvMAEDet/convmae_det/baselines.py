@@ -40,8 +40,10 @@ class DenseConvViT(Backbone):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """As :meth:`convmae_det.backbone.ConvViT.forward`."""
         net = self.net
+        stages = []
         for embed, blocks in ((net.patch_embed1, net.blocks1), (net.patch_embed2, net.blocks2)):
             x = dense_conv_stage(blocks, dense_patch_embed(embed, x))
+            stages.append(x.permute(0, 2, 3, 1))
         # (B, C, H, W) -> (B, H, W, C)
         x = net.patch_embed4(dense_patch_embed(net.patch_embed3, x).permute(0, 2, 3, 1))
         if net.pos_embed is not None:
@@ -51,7 +53,7 @@ class DenseConvViT(Backbone):
             x = x + block.drop_path(windowed(block.attn, block.norm1(x)))
             x = x + block.drop_path(block.mlp.fc2(block.mlp.act(block.mlp.fc1(block.norm2(x)))))
         # (B, H, W, C) -> (B, C, H, W)
-        return {net._out_features[0]: x.permute(0, 3, 1, 2)}
+        return {net._out_features[0]: net.join_stages(*stages, x).permute(0, 3, 1, 2)}
 
 
 def windowed(attn: RelPosAttention, x: torch.Tensor) -> torch.Tensor:

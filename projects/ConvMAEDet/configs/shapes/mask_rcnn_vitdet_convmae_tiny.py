@@ -11,7 +11,7 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 
-from convmae_det import get_vit_lr_decay_rate
+from convmae_det import FusedConvViT, get_vit_lr_decay_rate
 from lazyrun.config.schedule import multistep_schedule
 
 from ..common.coco_loader_lsj import data, dataloader
@@ -22,6 +22,7 @@ from ..common.train import train
 data.image_size = 64
 
 model.backbone.net.update(
+    _target_=FusedConvViT,  # a short pretraining is in the sum of the stages, not in the last one alone
     patch_size=(4, 2, 1),  # stride 8: objects are 15 to 35 pixels wide
     embed_dim=(48, 96, 144),
     depth=(1, 2, 2),
@@ -54,7 +55,7 @@ model.roi_heads.mask_head.update(
 )
 
 dataloader.train.dataset.names = "shapes_train"
-dataloader.train.update(total_batch_size=16, num_workers=0)
+dataloader.train.update(total_batch_size=8, num_workers=0)
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
@@ -72,7 +73,7 @@ optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=1
 train.device = "cpu"
 train.output_dir = "output/shapes"
 train.ddp.broadcast_buffers = True  # running statistics of batch norm
-train.max_iter = 800
-train.eval_period = 400
-train.checkpointer = dict(period=200, max_to_keep=2)
+train.max_iter = 1200
+train.eval_period = 600
+train.checkpointer = dict(period=300, max_to_keep=2)
 lr_multiplier = multistep_schedule(train.max_iter, warmup_iter=100)
