@@ -255,7 +255,9 @@ class TrainingLoop:
         self.steps_saved = self.steps_done
         if not self.world.is_main:
             return
-        state = content | {
+        state = {
+            "model": content.pop("model"),
+            "optimizer": content.pop("optimizer"),
             "stepper": self.stepper.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,
@@ -266,6 +268,7 @@ class TrainingLoop:
             "corrupt": sorted(parts.corrupt.indices),
             "rng": rng,
             "args": vars(self.args),
+            **content,
         }
         logger.info("Saved %s", self.checkpoints.save(state, self.steps_done))
         parts.export(state)
