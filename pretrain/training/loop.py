@@ -112,7 +112,9 @@ class TrainingLoop:
             first = BEFORE_TRAINING if is_new else self.epoch
             self.writer = MetricWriter(self.checkpoints.output_dir, first, self.steps_done)
         if is_new and self.parts.evaluate_start:
-            self._write_results({"epoch": BEFORE_TRAINING}, self.parts.evaluate_start())
+            measured = self.parts.evaluate_start()
+            if self.writer:
+                self.writer.results({"epoch": BEFORE_TRAINING}, measured, self.epoch)
         steps_left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
         self.progress = Progress(self.effective_batch, self.steps_done + steps_left)
         while not self.is_over:
@@ -227,20 +229,13 @@ class TrainingLoop:
         self.epoch, self.iteration = self.epoch + 1, 0
         self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
         evaluated = self.parts.evaluate(self.epoch) if self.parts.evaluate else {}
-        self._write_results(results, {"train_loss": train_loss, **evaluated})
-        if self.writer and self.parts.draw:
-            self.parts.draw(self.epoch, self.writer)
+        if self.writer:
+            self.writer.results(results, {"train_loss": train_loss, **evaluated}, self.epoch)
+            if self.parts.draw:
+                self.parts.draw(self.epoch, self.writer)
         if self.epoch % self.args.save_epochs == 0:
             self._save()
         self.progress.reset()
-
-    def _write_results(self, facts: dict[str, Any], measured: dict[str, float]) -> None:
-        """A line of `log.jsonl` and of the console; TensorBoard gets what was measured alone."""
-        results = facts | measured
-        if self.writer:
-            self.writer.epoch(results)
-            self.writer.scalars({f"epoch/{name}": value for name, value in measured.items()}, self.epoch)
-        logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in results.items()))
 
     def _share_corrupt(self) -> None:
         """Every process takes note of the images that any of them could not read."""

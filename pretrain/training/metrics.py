@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -73,9 +74,13 @@ class MetricWriter:
         if self.tensorboard:
             self.tensorboard.add_image("reconstructions", np.asarray(image), step, dataformats="HWC")
 
-    def epoch(self, values: dict) -> None:
+    def results(self, facts: dict[str, Any], measured: dict[str, float], epoch: int) -> None:
+        """A line of `log.jsonl` and of the console; TensorBoard has what was measured alone, after `epoch` epochs."""
+        values = facts | measured
         with open(self.path, "a") as f:
             f.write(json.dumps(values) + "\n")
+        self.scalars({f"epoch/{name}": value for name, value in measured.items()}, epoch)
+        logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()))
 
     def close(self) -> None:
         if self.tensorboard:

@@ -28,7 +28,7 @@ def layer_decay_function(factor: Callable[..., float], rate: float, names: Itera
         UserError: the function finds no layers in the model.
     """
     num_layers = layers_of(factor, names)
-    logger.info(f"Layer-wise decay: {num_layers} layers, learning rates down to x{rate ** (num_layers + 1):.3g}.")
+    logger.info(f"Layer-wise decay, depth {num_layers}: learning rates down to x{rate ** (num_layers + 1):.3g}.")
     return partial(factor, lr_decay_rate=rate, num_layers=num_layers)
 
 
