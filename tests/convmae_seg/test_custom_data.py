@@ -1,5 +1,8 @@
 """Folders of label maps named on the command line: what they change in a config, and what is wrong with them."""
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
@@ -12,6 +15,7 @@ from convmae_seg.custom_data import use_custom_data
 from convmae_seg.label_map_check import check_datasets, check_label_maps
 from lazyrun.config.loading import load_config
 from lazyrun.data.categories import categories_of
+from lazyrun.data.loader import corrupt_option
 from pretrain.common.errors import UserError
 
 CONFIG = str(REPO / "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py")
@@ -225,3 +229,42 @@ def test_ade20k_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"ADEChallengeData2016\.zip, unzip it and set DETECTRON2_DATASETS") as caught:
         check_datasets(cfg)
     assert len(str(caught.value).splitlines()) == 3  # the head, and one line for each of the two data sets
+
+
+def test_masks_of_black_and_white(tmp_path):
+    """With 255 ignored, nothing could be learnt of the object."""
+    options = write_pairs(tmp_path / "data")
+    (tmp_path / "data/classes.txt").write_text("background\nobject\n")
+    for path in (tmp_path / "data/labels").iterdir():
+        labels = np.zeros((40, 60), np.uint8)
+        labels[10:20, 10:20] = 255
+        Image.fromarray(labels).save(path)
+    cfg = load(options)
+    with pytest.raises(
+        UserError, match=r"hold 0 \(background\) and 255 alone, .* of object\. .* write 1 in place of 255"
+    ):
+        check_datasets(cfg)
+    Image.fromarray(labels // 255).save(path)  # one that is right
+    check_datasets(cfg)
+
+
+def test_unusable_images_are_left_out_up_to_a_share(tmp_path, caplog):
+    options = write_pairs(tmp_path / "data", count=4)
+    Image.new("RGB", (9, 9)).save(tmp_path / "data/images/1.jpg")
+    (tmp_path / "data/images/2.jpg").write_bytes((tmp_path / "data/images/2.jpg").read_bytes()[:200])
+    with pytest.raises(UserError, match=r"2\.jpg cannot be read as an image"):
+        check_datasets(load(options))
+    cfg = load([*options, "data.max_corrupt=0.5", "dataloader.train.total_batch_size=2"])
+    check_datasets(cfg)
+    assert "1.jpg" in caplog.text and "2.jpg cannot be read" in caplog.text
+    loader = instantiate(dict(cfg.dataloader.train) | corrupt_option(cfg))
+    names = {Path(s["file_name"]).name for batch in itertools.islice(loader, 10) for s in batch}
+    assert names == {"0.jpg", "3.jpg"}
+
+
+def test_the_tiny_config_takes_photos(tmp_path):
+    cfg = load_config(CONFIG, write_pairs(tmp_path / "data", count=2, size=(150, 200)))
+    use_custom_data(cfg, training=True)
+    loader = instantiate(dict(cfg.dataloader.train) | {"total_batch_size": 2})
+    for sample in next(iter(loader)):
+        assert sample["image"].shape == (3, 64, 64) and sample["sem_seg"].shape == (64, 64)

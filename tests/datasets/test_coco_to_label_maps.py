@@ -68,6 +68,7 @@ def test_missing_file(tmp_path):
         ),
         (lambda c: c["images"][0].pop("width"), "an entry of 'images' has no 'width'"),
         (lambda c: c["annotations"][0].update(segmentation="abc"), "segmentation of annotation 1 cannot be read"),
+        (lambda c: [a.pop("segmentation") for a in c["annotations"]], "none of its objects has a mask"),
     ],
 )
 def test_mistakes(annotations, tmp_path, change, message):

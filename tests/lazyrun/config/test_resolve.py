@@ -62,3 +62,16 @@ def test_an_evaluation_needs_no_training_data_but_an_evaluator(shapes, tmp_path)
     assert run.recipe is None and not run.train_dataset
     with pytest.raises(UserError, match=r"no dataloader\.evaluator, so --eval-only has nothing to evaluate"):
         resolve(str(REPO / CONFIG), *options[:2], training=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "least"),
+    [
+        ("dataloader.test.batch_size=0", 1),
+        ("dataloader.train.num_workers=-1", 0),
+        ("dataloader.test.num_workers=-1", 0),
+    ],
+)
+def test_numbers_of_the_loaders(option, least):
+    with pytest.raises(UserError, match=rf"{option} must be a whole number, at least {least}\."):
+        resolve_config(str(REPO / CONFIG), [*SMALL, option], training=False)

@@ -87,6 +87,11 @@ def register(tmp_path):
 def evaluate(name: str, detections: dict, scores: dict, **options) -> dict:
     evaluator = COCOEvaluator(name, **options)
     evaluator.reset()
+    process(evaluator, detections, scores)
+    return evaluator.evaluate()
+
+
+def process(evaluator: COCOEvaluator, detections: dict, scores: dict) -> None:
     for image_id, found in detections.items():
         masks = np.array([mask for mask, _ in found]).reshape(-1, SIZE, SIZE)
         boxes = [mask_api.toBbox(run_length(mask)) for mask in masks]
@@ -98,7 +103,6 @@ def evaluate(name: str, detections: dict, scores: dict, **options) -> dict:
         instances.pred_classes = torch.tensor([kind for _, kind in found], dtype=torch.long)
         instances.pred_masks = torch.tensor(masks)
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
-    return evaluator.evaluate()
 
 
 def test_fast_metrics_equal_those_of_pycocotools(world, register, caplog):
@@ -148,14 +152,49 @@ def test_annotations_counted_from_zero_are_all_found(world, register, use_fast_i
 
 
 @pytest.mark.parametrize("use_fast_impl", [True, False])
-def test_nothing_found_gives_no_metrics_instead_of_an_error(world, register, use_fast_impl):
+def test_nothing_found_is_zero(world, register, use_fast_impl):
+    """Every task and class with ground truth has an AP of 0; NaN is left for those without."""
     content, detections, scores = world
     results = evaluate(register(content), {i: [] for i in detections}, scores, use_fast_impl=use_fast_impl)
-    assert all(math.isnan(value) for value in results["bbox"].values())
+    few = {i: [((np.ones((SIZE, SIZE), bool)), 2)] for i in detections}  # of the class that has no object
+    expected = evaluate(register(content), few, scores, use_fast_impl=use_fast_impl)
+    assert results.keys() == expected.keys() == {"bbox", "segm"}
+    for task, metrics in expected.items():
+        assert results[task] == pytest.approx(metrics, nan_ok=True), task
+        assert metrics["AP"] == metrics["APs"] == metrics["AP-disc"] == 0 and math.isnan(metrics["AP-never"])
 
 
-def test_pycocotools_where_the_fast_one_is_missing_or_another_limit_is_set(world, register, monkeypatch):
+@pytest.mark.parametrize("limit", [1, 5, 300])
+def test_any_number_of_detections_by_either_implementation(world, register, limit):
+    pytest.importorskip("faster_coco_eval")
+    content, detections, scores = world
+    name = register(content)
+    ours = evaluate(name, detections, scores, max_dets_per_image=limit)
+    expected = evaluate(name, detections, scores, max_dets_per_image=limit, use_fast_impl=False)
+    assert COCOEvaluator(name, max_dets_per_image=limit).implementation.__module__.startswith("faster_coco_eval")
+    for task, metrics in expected.items():
+        assert ours[task] == pytest.approx(metrics, abs=1e-6, nan_ok=True)
+    usual = evaluate(name, detections, scores)["bbox"]["AP"]
+    assert (expected["bbox"]["AP"] == pytest.approx(usual)) == (limit > 100)
+
+
+def test_pycocotools_where_the_fast_one_is_missing(world, register, monkeypatch):
     name = register(world[0])
-    assert COCOEvaluator(name, max_dets_per_image=300).implementation.__module__ == "pycocotools.cocoeval"
     monkeypatch.setattr("lazyrun.evaluation.coco.COCOeval_faster", None)
     assert COCOEvaluator(name).implementation.__module__ == "pycocotools.cocoeval"
+
+
+def test_objects_of_unusable_images_are_not_missed(world, register):
+    content, detections, scores = world
+    name = register(content)
+    evaluator = COCOEvaluator(name, distributed=False)
+    evaluator.reset()
+    evaluator.leave_out(3)
+    left = {i: found for i, found in detections.items() if i != 3}
+    process(evaluator, left, scores)
+    ours = evaluator.evaluate()
+    content["images"] = [i for i in content["images"] if i["id"] != 3]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 3]
+    expected = evaluate(register(content), left, scores)
+    for task, metrics in expected.items():
+        assert ours[task] == pytest.approx(metrics, nan_ok=True)

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from lazyrun.data.test_loader import build_test_loader
+from lazyrun.data.evaluation_loader import build_test_loader
 from lazyrun.modeling.tta import with_tta
 
 __all__ = ["evaluate", "evaluate_in_training"]

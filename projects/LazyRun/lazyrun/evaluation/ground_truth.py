@@ -124,7 +124,8 @@ def complete(coco: COCO) -> None:
     """
     coco.dataset.setdefault("info", {})
     annotations = coco.dataset.get("annotations", ())
-    if [a["id"] for a in annotations] != list(range(1, len(annotations) + 1)):
+    ids = [a["id"] for a in annotations]
+    if ids != list(range(1, len(ids) + 1)) or set(map(type, ids)) - {int}:  # 1.0 equals 1
         for number, annotation in enumerate(annotations, start=1):
             annotation["id"] = number
         with redirect_stdout(StringIO()), warnings.catch_warnings():
