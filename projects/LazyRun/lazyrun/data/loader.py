@@ -32,6 +32,7 @@ from pretrain.common.seeding import generators_seeded
 __all__ = ["FederatedLossWeights", "TrainingBatchSampler", "build_train_loader", "corrupt_option", "seeded"]
 
 MAX_RETRIES = 10
+MAX_CORRUPT_RETRIES = 100
 GRACE_SECONDS = 20
 
 
@@ -110,8 +111,12 @@ class _SeededMapDataset(Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> dict:
         index, draw = place
-        corrupt = []
-        for attempt in range(MAX_RETRIES):
+        corrupt: list[tuple[str, str]] = []
+        for attempt in range(MAX_RETRIES + MAX_CORRUPT_RETRIES):
+            if attempt - len(corrupt) == MAX_RETRIES:
+                raise UserError(f"The data mapper skipped {MAX_RETRIES} samples in a row; check its filters.")
+            if len(corrupt) == MAX_CORRUPT_RETRIES:
+                break
             with seeded(self.seed, draw, attempt):
                 record = self.dataset[index]
                 try:
@@ -122,9 +127,7 @@ class _SeededMapDataset(Dataset):
                 if sample is not None:
                     return sample | {CORRUPT: corrupt} if corrupt else sample
                 index = random.randrange(len(self.dataset))
-        if corrupt:
-            return {CORRUPT: corrupt}
-        raise UserError(f"The data mapper skipped {MAX_RETRIES} samples in a row; check its filters.")
+        return {CORRUPT: corrupt}
 
 
 class _TrainLoader(DataLoader):
@@ -146,7 +149,7 @@ class _TrainLoader(DataLoader):
                 self.corrupt.add(found)
                 self.corrupt.check()
             if not all(batch):  # what is left of a sample without an image
-                raise UserError(f"{MAX_RETRIES} images in a row cannot be used; the last: {found[-1][1]}")
+                raise UserError(f"{MAX_CORRUPT_RETRIES} images in a row cannot be used; the last: {found[-1][1]}")
             yield batch
 
 
