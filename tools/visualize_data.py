@@ -14,6 +14,7 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 
+import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
 from lazyrun.config.data_options import temporary_cache
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of

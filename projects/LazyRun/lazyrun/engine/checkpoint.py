@@ -44,7 +44,7 @@ def newest_intact(folder: str | os.PathLike) -> Path | None:
         except UserError as e:
             logger.warning(f"{e} Looking for an older checkpoint of this run.")
             continue
-        if isinstance(content, dict) and {"model", "iteration"} <= content.keys():
+        if isinstance(content, dict) and "model" in content:
             return file
         logger.warning(f"{file} is no checkpoint of a run. Looking for an older one.")
     if files:
