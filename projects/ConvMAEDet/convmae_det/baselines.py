@@ -53,7 +53,7 @@ class DenseConvViT(Backbone):
             x = x + block.drop_path(windowed(block.attn, block.norm1(x)))
             x = x + block.drop_path(block.mlp.fc2(block.mlp.act(block.mlp.fc1(block.norm2(x)))))
         # (B, H, W, C) -> (B, C, H, W)
-        return {net._out_features[0]: net.join_stages(*stages, x).permute(0, 3, 1, 2)}
+        return {net._out_features[0]: net.join_stages(stages[0], stages[1], x).permute(0, 3, 1, 2)}
 
 
 def windowed(attn: RelPosAttention, x: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -81,7 +80,7 @@ def _check_options(data: DictConfig) -> None:
     fraction = data.val_fraction
     if fraction is None:
         return
-    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction < 1:
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"data.val_fraction={fraction} must be a number between 0 and 1, such as 0.2.")
     if data.val or data.val_json:
         raise UserError(

@@ -138,11 +138,14 @@ class _TrainLoader(DataLoader):
         kwargs: as of the base class.
     """
 
+    corrupt: CorruptImages
+
     def __init__(self, *args: Any, max_corrupt: float, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.__dict__["corrupt"] = CorruptImages(len(self.dataset), max_corrupt)
+        dataset: Any = self.dataset
+        self.__dict__["corrupt"] = CorruptImages(len(dataset), max_corrupt)
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
         for batch in super().__iter__():
             found = [pair for sample in batch for pair in sample.pop(CORRUPT, ())]
             if found:

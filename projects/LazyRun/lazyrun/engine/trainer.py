@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class Trainer(SimpleTrainer):
                 with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
                     losses = self._losses(batch)
                 losses = {name: loss / self.grad_accum_steps for name, loss in losses.items()}
-                self.grad_scaler.scale(sum(losses.values())).backward()
+                self.grad_scaler.scale(reduce(torch.add, losses.values())).backward()
             for name, loss in losses.items():
                 average[name] = average.get(name, 0) + loss.detach()
         if self.grad_accum_steps > 1:

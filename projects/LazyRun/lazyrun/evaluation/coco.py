@@ -46,8 +46,9 @@ class COCOEvaluator(evaluation.COCOEvaluator):
     def __init__(self, *args: Any, use_fast_impl: bool = True, **kwargs: Any):
         with _replaced("COCO", GroundTruth):
             super().__init__(*args, use_fast_impl=False, **kwargs)
-        limit = self._max_dets_per_image[2]
-        self._max_dets_per_image = [min(n, limit) for n in self._max_dets_per_image]
+        per_image: list[int] = self._max_dets_per_image  # type: ignore[has-type]
+        limit = per_image[2]
+        self._max_dets_per_image = [min(n, limit) for n in per_image]
         self.implementation = COCOeval_faster if use_fast_impl and COCOeval_faster is not None else COCOeval
 
     def reset(self) -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class GroundTruth(COCO):
         try:
             content = load(json_file)
         except UserError as e:
-            listed = parse_json(json_file)
+            listed = parse_json(Path(json_file))
             if not isinstance(listed, dict) or "images" not in listed or "annotations" in listed:
                 raise UserError(f"{json_file} {e}.") from e
             self.dataset = listed  # of a test set whose annotations are not public

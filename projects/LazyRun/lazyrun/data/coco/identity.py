@@ -44,8 +44,8 @@ class IdMap:
         self._numbers: dict[Hashable, int] = {}
         for number, key in enumerate(keys, start=1):
             if key is not None:
-                assert isinstance(key, int) or self.renumbered, "other keys are renumbered"
-                self._numbers[key] = number if self.renumbered else int(key)
+                assert self.renumbered or isinstance(key, int), "other keys are renumbered"
+                self._numbers[key] = key if isinstance(key, int) and not self.renumbered else number
 
     def get(self, value: object) -> int | None:
         """The number of an image by the file's id, which may be text in one place and a number in another."""

@@ -80,7 +80,7 @@ def _box(shape: Element, where: str) -> list[float]:
     left, top, right, bottom = numbers(shape, ("xtl", "ytl", "xbr", "ybr"), where)
     box = corners_box(left, top, right, bottom)
     degrees = number(shape.get("rotation", 0), where, "rotation")
-    return rotated_box(*box, degrees, ((left + right) / 2, (top + bottom) / 2)) if degrees else box
+    return rotated_box(box, degrees, ((left + right) / 2, (top + bottom) / 2)) if degrees else box
 
 
 def _polygon(shape: Element, where: str) -> list[float]:

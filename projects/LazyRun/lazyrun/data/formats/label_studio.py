@@ -50,6 +50,7 @@ def read_label_studio(source: Source) -> AnnotatedSet:
         shapes = [r for r in results if isinstance(r, dict) and (r.get("type") or "").endswith("labels")]
         image = builder.image(_find(source.finder, file, task, where), _size(shapes, where), where)
         for index, result in enumerate(shapes if image else (), start=1):
+            assert image is not None, "without an image nothing is read"
             _add(builder, image, result, f"{where}, result {result.get('id') or index}")
     if bare:
         builder.notes.append(f"{bare} tasks without annotation are left out")
@@ -126,7 +127,7 @@ def _add(builder: CocoBuilder, image: dict, result: dict[str, Any], where: str) 
     x, y, w, h = numbers(value, ("x", "y", "width", "height"), where)
     box = [x * width / 100, y * height / 100, w * width / 100, h * height / 100]
     if degrees:
-        box = rotated_box(*box, degrees, (box[0], box[1]))
+        box = rotated_box(box, degrees, (box[0], box[1]))
     builder.add(image, label, where, box=[round(v, DIGITS) for v in box])
 
 

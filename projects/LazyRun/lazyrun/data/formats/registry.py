@@ -104,7 +104,7 @@ def _recognise_folder(path: Path, split: str | None) -> tuple[Format, Source]:
         if kind is None:
             unknown.append((file, content))
             continue
-        if kind.name == "COCO JSON" and stated_root(content):
+        if kind.name == "COCO JSON" and isinstance(content, dict) and stated_root(content):
             converted.append(file)
         else:
             files.setdefault(kind.name, []).append(file)

@@ -29,8 +29,9 @@ def ellipse(cx: float, cy: float, rx: float, ry: float, size: tuple[int, int], r
     return np.stack([x.clip(0, size[0]), y.clip(0, size[1])], axis=1).ravel().tolist()
 
 
-def rotated_box(x: float, y: float, w: float, h: float, degrees: float, about: tuple[float, float]) -> list[float]:
-    """The upright box x, y, width, height around a box that was turned clockwise about a point."""
+def rotated_box(box: Sequence[float], degrees: float, about: tuple[float, float]) -> list[float]:
+    """The upright box x, y, width, height around such a box that was turned clockwise about a point."""
+    x, y, w, h = box
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = [(px - about[0], py - about[1]) for px in (x, x + w) for py in (y, y + h)]
     xs = [about[0] + px * c - py * s for px, py in corners]

@@ -46,6 +46,7 @@ def read_via(source: Source) -> AnnotatedSet:
         name = str(entry.get("filename"))
         image = builder.image(source.finder.find(name, file), None, f"{file}: {name}")
         for index, region in enumerate(some if image else (), start=1):
+            assert image is not None, "without an image nothing is read"
             where = f"{file}: {name}, region {index}"
             _add(builder, image, region, "object" if attribute is None else _class_of(region, attribute), where)
     return builder.finish(source.path, NAME)

@@ -40,6 +40,7 @@ def read_voc(source: Source) -> AnnotatedSet:
         used.add(image_file)
         image = builder.image(image_file, _size(root, file), str(file))
         for index, item in enumerate(root.findall("object") if image else (), start=1):
+            assert image is not None, "without an image nothing is read"
             _add(builder, image, item, f"{file}: object {index} ({(item.findtext('name') or '').strip()})")
             difficult += (item.findtext("difficult") or "").strip() == "1"
     if part:
@@ -103,7 +104,7 @@ def _add(builder: CocoBuilder, image: dict, item: ElementTree.Element, where: st
 
 def _polygon(outline: ElementTree.Element, where: str) -> list[float]:
     """`<x1> <y1> <x2> <y2> …`."""
-    values = []
+    values: list[float] = []
     while outline.find(f"x{len(values) // 2 + 1}") is not None:
         n = len(values) // 2 + 1
         values += [number(outline.findtext(f"{axis}{n}"), where, f"{axis}{n}") for axis in "xy"]

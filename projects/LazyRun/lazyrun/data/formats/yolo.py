@@ -77,6 +77,7 @@ def read_yolo(source: Source) -> AnnotatedSet:
         objects = [(n, line.split()) for n, line in enumerate(lines, start=1) if line.strip()]
         background += bool(image) and not objects
         for n, words in objects:
+            assert image is not None, "without an image nothing is read"
             _add(builder, image, words, names, f"{labels}, line {n}", names_file)
     if part:
         builder.notes.append(f"its part {part!r}, {len(images)} images")
