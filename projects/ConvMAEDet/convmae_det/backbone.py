@@ -120,7 +120,11 @@ class ConvViT(ConvViTTrunk, Backbone):
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim[2]}
         self._out_feature_strides = {out_feature: self.stride}
+        self.make_joints()
         self.apply(init_linear)
+
+    def make_joints(self) -> None:
+        """Makes the layers of :meth:`join_stages`; called at the end of the constructor."""
 
     @property
     def window_pixels(self) -> int:

@@ -1,7 +1,5 @@
 """ConvViT whose output joins all three stages, as ConvMAE's pretraining joins them."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -18,13 +16,10 @@ class FusedConvViT(ConvViT):
     little of its output is about the image: after a short pretraining on the demo's images 99 % of its variance is the
     same pattern of positions in all of them, and 78 % of that of the sum. A short fine-tuning starts far better from
     the sum; docs/pretraining.md has figures. Parameters have the names of pretraining, and its files fill them.
-
-    Args:
-        args, kwargs: as of the base class.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def make_joints(self) -> None:
+        """Two convolutions and a norm, as in pretraining."""
         dim1, dim2, dim3 = self.embed_dim
         _, p2, p3 = self.patch_size
         self.stage1_output_decode = nn.Conv2d(dim1, dim3, kernel_size=p2 * p3, stride=p2 * p3)

@@ -41,7 +41,7 @@ def test_bad_override(override, message):
         ("optimizer.lr=true", r"optimizer\.lr=True must be a number"),
         ("train.max_iter='10'", r"train\.max_iter=10 must be a number"),
         ("train.max_iter=abc", r"train\.max_iter=abc must be a number"),
-        ("dataloader.train.total_batch_size=abc", r"total_batch_size=abc must be a number, such as 16"),
+        ("dataloader.train.total_batch_size=abc", r"total_batch_size=abc must be a number, such as (8|16)"),
         ("dataloader.train.repeat_threshold=abc", r"repeat_threshold=abc must be a number, such as 0\.0"),  # a default
         ("train.checkpointer.period=abc", r"train\.checkpointer\.period=abc must be a number"),
         ("test.tta.scales=abc", r"test\.tta\.scales=abc must be numbers, such as \["),
