@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30, help="how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all cases (default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=ORDER, default=ORDER, help="default: all")
-    parser.add_argument("--case", metavar="KIND:NUMBER", help="this case alone, with the folder kept")
+    parser.add_argument("--case", metavar="KIND:NUMBER", help="this case alone; its output and folder are kept")
     args = parser.parse_args()
     kind, _, number = (args.case or "kills:0").partition(":")
     if kind not in ORDER or not number.isdigit():
@@ -85,6 +85,7 @@ def soak(args: argparse.Namespace, kinds: "dict[str, Kind]", tally: "Tally") -> 
 
     if args.case:
         kind, _, number = args.case.partition(":")
+        os.environ["SOAK_SHOWS_OUTPUT"] = "1"
         folder = Path(mkdtemp(prefix=f"soak-{kind}-{number}-"))
         try_one(kind, int(number), folder)
         print(f"its files: {folder}")

@@ -1,6 +1,7 @@
 """How commands end: a user's mistake in one sentence, a bug with its traceback."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -14,6 +15,13 @@ __all__ = ["add_traceback_option", "exit_on_user_error", "message_of", "run_comm
 
 SHOW_TRACEBACK = "SHOW_TRACEBACK"
 """Environment variable, so that processes which a command starts follow its --traceback."""
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory", "Failed to allocate")
+UNWRITTEN = ("unexpected pos", "PytorchStreamWriter failed")
+"""Parts of the messages of PyTorch, OpenCV and the operating system."""
+
+_NO_MEMORY = "There is not enough memory; take smaller images or batches, or a smaller model"
 
 
 class _ShowTraceback(argparse.Action):
@@ -49,20 +57,32 @@ def exit_on_user_error() -> Iterator[None]:
     """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
 
     Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
-    full disk, a host that is not there), and losses that stay non-finite. Anything else is a bug and keeps its
-    traceback; with `--traceback` mistakes do as well.
+    full disk, no memory, a host that is not there), and losses that stay non-finite. Anything else is a bug and keeps
+    its traceback; with `--traceback` mistakes do as well.
     """
     try:
         yield
-    except (UserError, OSError, NonFiniteError) as e:
-        if shows_tracebacks():
+    except (UserError, OSError, NonFiniteError, MemoryError, RuntimeError) as e:
+        message = message_of(e)
+        if shows_tracebacks() or message is None:
             raise
-        sys.exit(f"error: {message_of(e)}" if is_first_to_tell() else 1)
+        sys.exit(f"error: {message}" if is_first_to_tell() else 1)
 
 
-def message_of(error: Exception) -> str:
-    """The message of an error, without the traceback that one from a data loader's process has in front."""
+def message_of(error: BaseException) -> str | None:
+    """The message of a mistake, without the traceback that one from a loader's process has in front; None of a bug.
+
+    PyTorch has a RuntimeError for what it cannot allocate and for what it cannot write.
+    """
     message = str(error).strip()
+    if isinstance(error, MemoryError) or any(text in message for text in OUT_OF_MEMORY):
+        return f"{_NO_MEMORY} ({message.splitlines()[0][:200]})" if message else _NO_MEMORY
+    if any(text in message for text in UNWRITTEN):
+        return "A file could not be written; is the disk full? What was written before is intact."
+    if not isinstance(error, UserError | OSError | NonFiniteError):
+        return None
     if "Traceback (most recent call last)" in message:
         message = message.splitlines()[-1].partition(": ")[2]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
+        return f"A file could not be written: {error.strerror}. What was written before is intact."
     return message

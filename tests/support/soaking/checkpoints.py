@@ -76,7 +76,7 @@ def _resumed(case: Case, name: str, whole: Path, damage: str) -> Verdict:
     DAMAGES[damage](case.rng, whole / newest.name, newest)
     if training.is_lazy:
         (output / "last_checkpoint").write_text(newest.name)
-    shown = f"{training.shown(output, resume=True)} with the damage: {damage} in {newest.name}"
+    shown = f"{name}, resumed with the damage: {damage} in {newest.name}"
     ended = training.run(output, resume=True)
     verdict = judge(shown, ended)
     if verdict.fault:

@@ -40,9 +40,9 @@ def kills(case: Case) -> Verdict:
         ended = TRAININGS[name].run(output, resume=kill > 0, limits=limits)
         if ended.code is None or ended.code >= 0:
             if fault := _bad_end(ended):
-                return Verdict(f"{TRAININGS[name].shown(output)} killed {moments}", fault, ended.sentence)
+                return Verdict(f"{name}, killed {moments}", fault, ended.sentence)
             break  # it had ended before its time
-    return _resume(name, folder, output, f"killed {', '.join(moments)}")
+    return _resume(name, folder, output, f"killed {' and '.join(moments)}")
 
 
 def full_disk(case: Case) -> Verdict:
@@ -54,9 +54,9 @@ def full_disk(case: Case) -> Verdict:
     output = case.folder / "run"
     ended = TRAININGS[name].run(output, limits=Limits(file_size=size))
     if fault := _bad_end(ended):
-        return Verdict(f"{TRAININGS[name].shown(output)} on a disk of {size} bytes a file", fault, ended.sentence)
+        return Verdict(f"{name} on a disk of {size} bytes a file", fault, ended.sentence)
     if ended.code == 0 and (wrong := difference(folder, output)):
-        return Verdict(f"{TRAININGS[name].shown(output)} on a disk of {size} bytes a file", "accepted", wrong)
+        return Verdict(f"{name} on a disk of {size} bytes a file", "accepted", wrong)
     return _resume(name, folder, output, f"on a disk of {size} bytes a file")
 
 
@@ -80,7 +80,7 @@ def _bad_end(ended: Ended) -> str | None:
 
 
 def _resume(name: str, whole: Path, output: Path, what: str) -> Verdict:
-    shown = f"{TRAININGS[name].shown(output, resume=True)} after it was {what}"
+    shown = f"{name}, resumed after it was {what}"
     ended = TRAININGS[name].run(output, resume=True)
     if fault := _bad_end(ended):
         return Verdict(shown, fault, ended.sentence)

@@ -1,5 +1,6 @@
 """Commands in a forked process of their own, with limits, so that a soak pays for its imports once."""
 
+import atexit
 import faulthandler
 import logging
 import mmap
@@ -16,7 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretrain.common import files, temporary
+
 __all__ = ["Ended", "Limits", "run"]
+
+SHOW = "SOAK_SHOWS_OUTPUT"
+"""Environment variable that lets all output of the commands be seen."""
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.rename": 0, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.link": 1, "os.symlink": 1}
@@ -100,7 +106,10 @@ def run(command: Callable[[], object], limits: Limits = Limits(), cwd: Path | No
             os.killpg(child, signal.SIGKILL)  # also the processes that it started
         os.close(reading)
     seconds = time.monotonic() - start
-    return Ended(code, output.decode(errors="replace"), seconds, struct.unpack("q", counter[:8])[0])
+    text = output.decode(errors="replace")
+    if os.environ.get(SHOW):
+        print(text)
+    return Ended(code, text, seconds, struct.unpack("q", counter[:8])[0])
 
 
 def _wait(child: int, reading: int, output: bytearray, limits: Limits, start: float) -> int | None:
@@ -147,14 +156,24 @@ def _be_the_child(
         if cwd is not None:
             os.chdir(cwd)
         logging.root.handlers.clear()
+        _forget()
         _limit(limits)
         _watch(limits, counter)
         code = _call(command)
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
     finally:
         os._exit(code)
+
+
+def _forget() -> None:
+    """What a process knows of the one that it was forked from, and would not if it had been started."""
+    temporary._STARTED = time.time()
+    temporary._cleaned.clear()
+    files._checked.clear()
+    atexit._clear()
 
 
 def _call(command: Callable[[], object]) -> int:

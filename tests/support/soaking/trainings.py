@@ -79,8 +79,9 @@ class Training:
             return [*flags, *(["--resume"] if resume else []), *chosen, f"train.output_dir={output}", *overrides]
         return [*chosen, "--output_dir", str(output), *(["--resume", "auto"] if resume else []), *flags]
 
-    def shown(self, output: Path, *more: str, resume: bool = False) -> str:
-        return f"{self.command} {' '.join(self.argv(output, *more, resume=resume))}"
+    @property
+    def name(self) -> str:
+        return next(name for name, training in TRAININGS.items() if training is self)
 
     def run(self, output: Path, *more: str, resume: bool = False, limits: Limits = Limits()) -> Ended:
         argv = self.argv(output, *more, resume=resume)
@@ -158,7 +159,7 @@ class Lab:
             assert self.shapes.is_dir()
         ended = TRAININGS[name].run(folder, limits=Limits(folder=folder))
         if ended.code != 0 or ended.fault:
-            raise RuntimeError(f"the uninterrupted run failed: {TRAININGS[name].shown(folder)}\n{ended.output[-3000:]}")
+            raise RuntimeError(f"the uninterrupted run failed: {name}\n{ended.output[-3000:]}")
         return folder, ended
 
 

@@ -1,9 +1,10 @@
 """The training step: detectron2's, on any device, in any precision, over one batch or several smaller ones."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import reduce
 from typing import Any
 
@@ -35,8 +36,9 @@ _WAY_OUT = (
 def _without_traceback(record: logging.LogRecord) -> bool:
     """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
     error = record.exc_info and record.exc_info[1]
-    if isinstance(error, UserError | OSError) and not shows_tracebacks():
-        record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
+    message = message_of(error) if error else None
+    if message is not None and not shows_tracebacks():
+        record.msg, record.args, record.exc_info = "Training stopped: %s", (message,), None
     return True
 
 
@@ -171,7 +173,14 @@ class Trainer(SimpleTrainer):
                 storage.put_scalar(name, sum(values) / len(values), smoothing_hint=storage.smoothing_hints()[name])
 
     def after_train(self) -> None:
-        super().after_train()
+        """Also called while an error that ends the training is on its way: no other may take its place."""
+        if sys.exc_info()[1] is None:
+            super().after_train()
+        else:
+            self.storage.iter = self.iter
+            for hook in self._hooks:
+                with suppress(Exception):
+                    hook.after_train()
         self._data_loader_iter_obj = None  # ends the loader's workers
 
     def state_dict(self) -> dict:
