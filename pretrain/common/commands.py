@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from pretrain.common.distributed import is_first_to_tell
 from pretrain.common.errors import NonFiniteError, UserError
 
-__all__ = ["add_traceback_option", "exit_on_user_error", "message_of", "run_command", "shows_tracebacks"]
+__all__ = [
+    "add_traceback_option",
+    "exit_on_user_error",
+    "is_out_of_memory",
+    "message_of",
+    "run_command",
+    "shows_tracebacks",
+]
 
 SHOW_TRACEBACK = "SHOW_TRACEBACK"
 """Environment variable, so that processes which a command starts follow its --traceback."""
@@ -69,13 +76,18 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(f"error: {message}" if is_first_to_tell() else 1)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, PyTorch or OpenCV says that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
 def message_of(error: BaseException) -> str | None:
     """The message of a mistake, without the traceback that one from a loader's process has in front; None of a bug.
 
     PyTorch has a RuntimeError for what it cannot allocate and for what it cannot write.
     """
     message = str(error).strip()
-    if isinstance(error, MemoryError) or any(text in message for text in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return f"{_NO_MEMORY} ({message.splitlines()[0][:200]})" if message else _NO_MEMORY
     if any(text in message for text in UNWRITTEN):
         return "A file could not be written; is the disk full? What was written before is intact."
