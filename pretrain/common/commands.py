@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pretrain.common.distributed import is_first_to_tell
+from pretrain.common.distributed import is_first_of_the_living, is_first_to_tell, lost_process
 from pretrain.common.errors import NonFiniteError, UserError
 
 __all__ = [
@@ -64,16 +64,18 @@ def exit_on_user_error() -> Iterator[None]:
     """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
 
     Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
-    full disk, no memory, a host that is not there), and losses that stay non-finite. Anything else is a bug and keeps
-    its traceback; with `--traceback` mistakes do as well.
+    full disk, no memory, a host that is not there), losses that stay non-finite, and other processes of the run that
+    have ended. Anything else is a bug and keeps its traceback; with `--traceback` mistakes do as well.
     """
     try:
         yield
     except (UserError, OSError, NonFiniteError, MemoryError, RuntimeError) as e:
-        message = message_of(e)
+        lost = lost_process(e)
+        message = lost or message_of(e)
         if shows_tracebacks() or message is None:
             raise
-        sys.exit(f"error: {message}" if is_first_to_tell() else 1)
+        tells = is_first_of_the_living() if lost else is_first_to_tell()
+        sys.exit(f"error: {message}" if tells else 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,7 +3,8 @@
 import logging
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -24,7 +25,9 @@ from lazyrun.engine.train import first_name, train
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
+from pretrain.common.distributed import note_processes, this_process
 from pretrain.common.errors import UserError
+from pretrain.common.run_lock import run_lock
 
 __all__ = ["run"]
 
@@ -50,6 +53,14 @@ def run(args: Namespace, cfg: DictConfig | None = None) -> None:
 
 def _run(args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     output_dir = choose_output_dir(cfg, resume=args.resume or dry_run, eval_only=args.eval_only)
+    note_processes(comm.all_gather(this_process()))
+    with ExitStack() as stack:
+        if not dry_run:
+            _on_main_process(lambda: stack.enter_context(run_lock(output_dir)))
+        _run_in(output_dir, args, cfg, dry_run)
+
+
+def _run_in(output_dir: Path, args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     set_up_logging(None if dry_run else output_dir, task_of(cfg).package)
     log_surroundings(args)
     resolved = resolve_config(
@@ -115,7 +126,7 @@ def _on_main_process(check: Callable[[], object]) -> None:
     if comm.is_main_process():
         try:
             check()
-        except UserError as e:
+        except (UserError, OSError) as e:
             failure = e
     if any(comm.all_gather(failure is not None)):
         raise failure or SystemExit(1)

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_
 
 from pretrain.common.commands import message_of, shows_tracebacks
+from pretrain.common.distributed import lost_process
 from pretrain.common.errors import UserError
 
 __all__ = ["MAX_SKIPPED", "Trainer"]
@@ -36,7 +37,7 @@ _WAY_OUT = (
 def _without_traceback(record: logging.LogRecord) -> bool:
     """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
     error = record.exc_info and record.exc_info[1]
-    message = message_of(error) if error else None
+    message = (lost_process(error) or message_of(error)) if error else None
     if message is not None and not shows_tracebacks():
         record.msg, record.args, record.exc_info = "Training stopped: %s", (message,), None
     return True
