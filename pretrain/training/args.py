@@ -32,6 +32,9 @@ RECIPES = {
 PROBE_DEFAULTS = dict(probe_k=20, probe_label_fraction=1.0, probe_train_split="train", probe_val_split="val")
 """Options of `pretrain.knn`, with its defaults, that pretraining has under these names."""
 
+LARGEST_RATE = 1e6
+"""Nothing is learned at such a rate, and much larger ones are no numbers of 32 bits."""
+
 FOLDER = (
     "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
     "tar shards"
@@ -223,6 +226,9 @@ def check_run_arguments(args: argparse.Namespace) -> None:
     check_at_least(args, 0, "save_steps", "max_steps", "seed")
     check_at_least(args, 0, "warmup_epochs", "min_lr", "weight_decay", "clip_grad")
     check_above_zero(args, "blr", "lr")
+    for name in ("blr", "lr", "min_lr", "weight_decay"):
+        if (value := getattr(args, name)) is not None and value > LARGEST_RATE:
+            raise UserError(f"--{name} must be at most {LARGEST_RATE:g}, got {value}.")
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:

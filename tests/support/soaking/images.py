@@ -29,7 +29,8 @@ def images(case: Case) -> Verdict:
     shown = f"{what} with {chosen.name} damaged: {damage}"
     ended = run(_command(what, data, case.folder / "run"), cwd=REPO)
     told = chosen.name in ended.output or chosen.stem in ended.output
-    return judge(shown, ended, None if told or _can_be_read(chosen) else f"{chosen.name} was never named")
+    unseen = what == "predict" and chosen.is_dir()  # a folder is looked into
+    return judge(shown, ended, None if told or unseen or _can_be_read(chosen) else f"{chosen.name} was never named")
 
 
 def _command(what: str, data: Path, output: Path) -> Callable[[], object]:

@@ -12,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.config.changes import suspecting
 from lazyrun.config.data_options import temporary_cache
 from lazyrun.config.loading import load_config
 from lazyrun.config.resolve import RunConfig, resolve_config
@@ -63,13 +64,14 @@ def _run(args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
 def _run_in(output_dir: Path, args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     set_up_logging(None if dry_run else output_dir, task_of(cfg).package)
     log_surroundings(args)
-    resolved = resolve_config(
-        cfg,
-        training=not args.eval_only,
-        output_dir=output_dir,
-        world_size=comm.get_world_size(),
-        run_check=_on_main_process,
-    )
+    with suspecting(args.opts):
+        resolved = resolve_config(
+            cfg,
+            training=not args.eval_only,
+            output_dir=output_dir,
+            world_size=comm.get_world_size(),
+            run_check=_on_main_process,
+        )
     cfg = resolved.cfg
     if args.resume and not args.eval_only:
         _on_main_process(lambda: _check_classes_of_run(cfg))
@@ -81,9 +83,10 @@ def _run_in(output_dir: Path, args: Namespace, cfg: DictConfig, dry_run: bool) -
     if args.eval_only:
         _evaluate(cfg, model, dry_run)
     elif dry_run:
-        _rehearse(resolved, model)
+        with suspecting(args.opts):
+            _rehearse(resolved, model)
     else:
-        train(resolved, model, resume=args.resume)
+        train(resolved, model, resume=args.resume, changes=args.opts)
 
 
 def _evaluate(cfg: DictConfig, model: nn.Module, dry_run: bool) -> None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import reduce
 from typing import Any
@@ -66,6 +66,9 @@ class Trainer(SimpleTrainer):
         amp_dtype: precision of autocast, None for full precision; float16 comes with loss scaling.
         grad_accum_steps: micro-batches a step.
         clip_grad: gradients of a larger norm are scaled down to it; None leaves them.
+
+    Attributes:
+        first_step: gives a context for the first step after the start, in which what cannot be trained shows.
     """
 
     def __init__(
@@ -80,10 +83,15 @@ class Trainer(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.amp_dtype, self.grad_accum_steps, self.clip_grad = amp_dtype, grad_accum_steps, clip_grad
         self.skipped_in_a_row = 0
+        self.first_step: Callable[[], AbstractContextManager] = nullcontext
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
 
     def run_step(self) -> None:
+        with self.first_step() if self.iter == self.start_iter else nullcontext():
+            self._step()
+
+    def _step(self) -> None:
         assert self.model.training, "the model was left in evaluation mode"
         self.optimizer.zero_grad()
         losses, data_time = self._accumulate()
