@@ -22,8 +22,7 @@ VOLATILE |= {"peak_memory_mb", "images_per_second"}
 """Keys whose values differ between two uninterrupted runs, or tell how a run was started."""
 
 EVALUATED = re.compile(r"(ema/)?(bbox|segm|sem_seg)/")
-SMOOTHED = re.compile(r"(fast_rcnn|mask_rcnn|rpn)/|total_loss|loss_")
-"""In metrics.json medians over the last iterations, of which a resumed run knows fewer."""
+"""Metrics in metrics.json; the other numbers there are medians over iterations, of which a resumed run knows fewer."""
 
 UNCOMPARED = ("log.txt", "config.yaml", "args.json", "sem_seg_evaluation.pth")
 """The last one is detectron2's, a pickle of the numbers that are in metrics.json."""
@@ -131,11 +130,10 @@ def _metrics(path: Path) -> dict[int, dict]:
 
 
 def _other_metric(whole: dict[int, dict], resumed: dict[int, dict]) -> str | None:
-    """A metric that is another one; losses of a step after which a run was killed may be missing, evaluations not."""
+    """A metric of an evaluation that is another one, or missing."""
     for iteration, values in whole.items():
-        found = resumed.get(iteration, {})
         for name, value in values.items():
-            if found.get(name, None if EVALUATED.match(name) else value) != value and not SMOOTHED.match(name):
+            if EVALUATED.match(name) and resumed.get(iteration, {}).get(name) != value:
                 return f"{name} of iteration {iteration}"
     return None
 

@@ -35,7 +35,7 @@ class Limits:
 
     Attributes:
         seconds: a command that is not silent is stopped then, and was none the worse.
-        silent: seconds without a word after which it hangs.
+        silent: seconds without a word after which it hangs; time that others have the cores does not count.
         memory: bytes beyond those of the parent.
         file_size: bytes of a file, as if the disk were full then.
         kill_at: SIGKILL before this change to a file in `folder`, counted from 1.
@@ -116,16 +116,18 @@ def _wait(child: int, reading: int, output: bytearray, limits: Limits, start: fl
     """The exit code as :class:`Ended` has it; the child is gone afterwards."""
     handle = os.pidfd_open(child)
     stop = start + min(limits.seconds, limits.seconds if limits.kill_after is None else limits.kill_after)
-    heard = start
+    heard = start - _queued(child)
     try:
         while True:
-            wait = max(0.0, min(heard + limits.silent, stop) - time.monotonic())
+            silence = time.monotonic() - _queued(child) - heard
+            wait = max(0.0, min(limits.silent - silence, stop - time.monotonic()))
             ready = select.select([handle, reading], [], [], wait)[0]
             if _read(reading, output):
-                heard = time.monotonic()
+                heard = time.monotonic() - _queued(child)
             elif handle in ready:
                 return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            hangs, over = time.monotonic() - heard >= limits.silent, time.monotonic() >= stop
+            silence = time.monotonic() - _queued(child) - heard
+            hangs, over = silence >= limits.silent, time.monotonic() >= stop
             if hangs or over:
                 os.kill(child, signal.SIGKILL)
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -133,6 +135,14 @@ def _wait(child: int, reading: int, output: bytearray, limits: Limits, start: fl
                 return None if hangs and not over else status if limits.kill_after is not None else 0
     finally:
         os.close(handle)
+
+
+def _queued(child: int) -> float:
+    """Seconds in which a process could have run, but others had the cores: these say nothing about it."""
+    try:
+        return int(Path(f"/proc/{child}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):  # it has ended, or the kernel does not tell
+        return 0.0
 
 
 def _read(reading: int, output: bytearray) -> int:
