@@ -18,6 +18,9 @@ NASTY: tuple[Any, ...] = (
     *({"counts": [3, 4], "size": [64, 64]}, {"counts": "abc", "size": [64, 64]}, {"counts": [5, -1], "size": [64, 64]}),
     *({"counts": "\u00ff\u00fe", "size": [64, 64]}, {"counts": [4096], "size": [2**20, 2**20]}, {"size": [64, 64]}),
 )
+DEEP = "nested too deeply for Python's own encoder"
+"""Stands for very many brackets."""
+
 UNUSABLE = (4.7e31, 1e308, float("nan"), float("inf"), -float("inf"), 2**63, 2**64, -(2**70))
 """As a coordinate or a side these must be told of."""
 
@@ -31,7 +34,7 @@ def annotations(case: Case) -> Verdict:
         change, severe = _mutate(case.rng, content)
         changes.append(change)
         must_tell |= severe
-    text = json.dumps(content).encode()
+    text = json.dumps(content).encode().replace(json.dumps(DEEP).encode(), b"[" * 100_000 + b"]" * 100_000)
     if case.rng.random() < 0.1:
         position = case.rng.randrange(len(text))
         text = text[:position] + case.rng.choice([b"", bytes([case.rng.randrange(256)]) + text[position + 1 :]])
@@ -61,8 +64,7 @@ def _mutate(rng: random.Random, content: dict) -> tuple[str, bool]:
         container.append(copy.deepcopy(container[key]))
         return f"{name} doubled", False
     if way == "nest":
-        for _ in range(rng.choice([1, 3, 2000])):
-            container[key] = [container[key]]
+        container[key] = rng.choice([[container[key]], [[[container[key]]]], DEEP])
         return f"{name} nested", False
     if way == "swap":
         other, there, index = rng.choice(places)

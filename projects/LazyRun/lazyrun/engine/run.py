@@ -75,7 +75,7 @@ def _run_in(output_dir: Path, args: Namespace, cfg: DictConfig, dry_run: bool) -
     cfg = resolved.cfg
     if args.resume and not args.eval_only:
         _on_main_process(lambda: _check_classes_of_run(cfg))
-    seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
+    seed_all_rng(None if cfg.train.seed < 0 else (cfg.train.seed + comm.get_rank()) % 2**32)  # NumPy's range
     # Test images may have any size: for each cuDNN would look for the fastest algorithm anew.
     torch.backends.cudnn.benchmark = not args.eval_only and cfg.train.get("cudnn_benchmark", False)
     model = build_model(cfg).to(cfg.train.device)
