@@ -18,6 +18,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -44,6 +45,7 @@ def main() -> None:
 
     import_all()
     tally, code = Tally(), 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it, too, ends with the table
     try:
         soak(args, KINDS, tally)
     except KeyboardInterrupt:

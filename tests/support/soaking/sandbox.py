@@ -161,6 +161,7 @@ def _be_the_child(
     code = 99
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         faulthandler.disable()  # as pytest has it
         _redirect(writing)
         if cwd is not None:
