@@ -4,9 +4,11 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+MINUTES ?= 30
+SEED ?= 0
 DETECTRON2 := sal-detectron2==0.7.2
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test soak lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +34,9 @@ demo: setup ## draw a data set, train a tiny detector on it, evaluate, draw pict
 
 test: setup ## run the test suite, on all cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+
+soak: setup ## try kills, damaged files and nonsense for MINUTES=30 with SEED=0; docs/robustness.md
+	$(BIN)/python tests/soak.py --minutes $(MINUTES) --seed $(SEED)
 
 lint: setup ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from pretrain.data.transforms import eval_transform, image_mode
 from pretrain.evaluation.reconstruction import reconstruction_picture
 from pretrain.models import build_model
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
-from pretrain.training.args import check_at_least
+from pretrain.training.args import check_at_least, check_seed
 
 __all__ = ["load_autoencoder"]
 
@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
             raise UserError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
         check_at_least(args, 1, "count")
+        check_seed(args)
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         imgs = load_images(args.images, model, args.count)
         L = model.grid_size[0] * model.grid_size[1]

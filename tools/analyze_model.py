@@ -9,9 +9,11 @@ from fvcore.nn import flop_count_table, parameter_count
 
 from convmae_det.flops import flop_analysis
 from lazyrun.benchmarks.detector import build_detector
+from lazyrun.config.changes import suspecting
 from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.errors import UserError
 
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
@@ -26,9 +28,12 @@ def main() -> None:
     add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():
+        for name in ("size", "depth"):
+            if getattr(args, name) < 1:
+                raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}.")
         model = build_detector(load_config(args.config_file, args.opts), args.size, torch.device("cpu"))
-        image = torch.randint(0, 256, (3, args.size, args.size)).float()
-        with torch.no_grad():
+        with torch.no_grad(), suspecting([f"--size {args.size}", *args.opts]):
+            image = torch.randint(0, 256, (3, args.size, args.size)).float()
             analysis = flop_analysis(model, image)
             total = analysis.total()
         sys.stdout.write(

@@ -17,7 +17,8 @@ and from a segmentation model
   labels/           the class maps: PNG whose pixels are class numbers
   images.json       which label map belongs to which image, and which number is which class
 
-exit code: 0 all went well; 1 the command cannot be carried out; 3 images that cannot be read were skipped
+exit code: 0 all went well; 1 the command cannot be carried out; 3 images that cannot be read, or
+do not fit into memory, were skipped
 """
 
 import argparse
@@ -123,7 +124,10 @@ def main() -> None:
     print(f"{writer.summary()}: {args.output}")
     if unreadable:
         names = ", ".join(str(path) for path in unreadable)
-        print(f"error: {len(unreadable)} files cannot be read as images and were skipped: {names}", file=sys.stderr)
+        print(
+            f"error: {len(unreadable)} files cannot be read as images, or used, and were skipped: {names}",
+            file=sys.stderr,
+        )
         sys.exit(SOME_SKIPPED)
 
 

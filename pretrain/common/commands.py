@@ -1,19 +1,34 @@
 """How commands end: a user's mistake in one sentence, a bug with its traceback."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pretrain.common.distributed import is_first_to_tell
+from pretrain.common.distributed import is_first_of_the_living, is_first_to_tell, lost_process
 from pretrain.common.errors import NonFiniteError, UserError
 
-__all__ = ["add_traceback_option", "exit_on_user_error", "message_of", "run_command", "shows_tracebacks"]
+__all__ = [
+    "add_traceback_option",
+    "exit_on_user_error",
+    "is_out_of_memory",
+    "message_of",
+    "run_command",
+    "shows_tracebacks",
+]
 
 SHOW_TRACEBACK = "SHOW_TRACEBACK"
 """Environment variable, so that processes which a command starts follow its --traceback."""
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory", "Failed to allocate")
+UNWRITTEN = ("unexpected pos", "PytorchStreamWriter failed")
+"""Parts of the messages of PyTorch, OpenCV and the operating system."""
+
+_NO_MEMORY = "There is not enough memory; take smaller images or batches, or a smaller model"
 
 
 class _ShowTraceback(argparse.Action):
@@ -49,20 +64,39 @@ def exit_on_user_error() -> Iterator[None]:
     """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
 
     Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
-    full disk, a host that is not there), and losses that stay non-finite. Anything else is a bug and keeps its
-    traceback; with `--traceback` mistakes do as well.
+    full disk, no memory, a host that is not there), losses that stay non-finite, and other processes of the run that
+    have ended. Anything else is a bug and keeps its traceback; with `--traceback` mistakes do as well.
     """
     try:
         yield
-    except (UserError, OSError, NonFiniteError) as e:
-        if shows_tracebacks():
+    except (UserError, OSError, NonFiniteError, MemoryError, RuntimeError) as e:
+        lost = lost_process(e)
+        message = lost or message_of(e)
+        if shows_tracebacks() or message is None:
             raise
-        sys.exit(f"error: {message_of(e)}" if is_first_to_tell() else 1)
+        tells = is_first_of_the_living() if lost else is_first_to_tell()
+        sys.exit(f"error: {message}" if tells else 1)
 
 
-def message_of(error: Exception) -> str:
-    """The message of an error, without the traceback that one from a data loader's process has in front."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, PyTorch or OpenCV says that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def message_of(error: BaseException) -> str | None:
+    """The message of a mistake, without the traceback that one from a loader's process has in front; None of a bug.
+
+    PyTorch has a RuntimeError for what it cannot allocate and for what it cannot write.
+    """
     message = str(error).strip()
+    if is_out_of_memory(error):
+        return f"{_NO_MEMORY} ({message.splitlines()[0][:200]})" if message else _NO_MEMORY
+    if any(text in message for text in UNWRITTEN):
+        return "A file could not be written; is the disk full? What was written before is intact."
+    if not isinstance(error, UserError | OSError | NonFiniteError):
+        return None
     if "Traceback (most recent call last)" in message:
         message = message.splitlines()[-1].partition(": ")[2]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
+        return f"A file could not be written: {error.strerror}. What was written before is intact."
     return message

@@ -1,11 +1,19 @@
 """Greyscale images of more than 8 bits, which Pillow's own conversions clip to white."""
 
+import os
+
 import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import UserError
 
-__all__ = ["check_depth", "to_eight_bits"]
+__all__ = ["check_depth", "check_regular", "to_eight_bits"]
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raises OSError for what would be waited for rather than read, such as a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} is no regular file")
 
 
 def to_eight_bits(image: Image.Image, file_format: str | None = None) -> Image.Image:

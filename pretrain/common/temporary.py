@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-__all__ = ["remove_leftovers", "replacing", "replacing_folder"]
+__all__ = ["naming_file", "remove_leftovers", "replacing", "replacing_folder"]
 
 _STARTED = time.time()
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -93,6 +93,15 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise _unwritten(path, e) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def naming_file(path: str | os.PathLike) -> Iterator[None]:
+    """Gives an OSError of a write, which does not know its file, the name of the file."""
+    try:
+        yield
+    except OSError as e:
+        raise _unwritten(Path(path), e) from e
 
 
 def remove_leftovers(folder: str | os.PathLike, of: str | None = None) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
 
 from pretrain.common.errors import UserError
-from pretrain.common.images import to_eight_bits
+from pretrain.common.images import check_regular, to_eight_bits
 from pretrain.common.seeding import seeded_torch
 
 __all__ = ["CorruptImages", "EpochDataset", "ImageDataset", "MaskedSample", "SeededImages"]
@@ -98,6 +99,8 @@ class SeededImages(EpochDataset, Generic[Sample]):
         raise NotImplementedError
 
     def _read(self, index: int) -> tuple[Image.Image, Any]:
+        if isinstance(self.reader, ReaderImageFolder):
+            check_regular(self.name(index))
         file, label = self.reader[index]
         if isinstance(file, Image.Image):
             return to_eight_bits(file).convert(self.mode), label

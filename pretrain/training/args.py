@@ -20,6 +20,7 @@ __all__ = [
     "check_in_range",
     "check_model_arguments",
     "check_run_arguments",
+    "check_seed",
     "parse_args",
 ]
 
@@ -31,6 +32,11 @@ RECIPES = {
 
 PROBE_DEFAULTS = dict(probe_k=20, probe_label_fraction=1.0, probe_train_split="train", probe_val_split="val")
 """Options of `pretrain.knn`, with its defaults, that pretraining has under these names."""
+
+LARGEST_RATE = 1e6
+"""Nothing is learned at such a rate, and much larger ones are no numbers of 32 bits."""
+
+LARGEST_SEED = 2**31
 
 FOLDER = (
     "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
@@ -220,9 +226,13 @@ def check_run_arguments(args: argparse.Namespace) -> None:
     check_data_arguments(args)
     check_at_least(args, 1, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
     check_at_least(args, 1, "log_steps", "max_failures")
-    check_at_least(args, 0, "save_steps", "max_steps", "seed")
+    check_at_least(args, 0, "save_steps", "max_steps")
+    check_seed(args)
     check_at_least(args, 0, "warmup_epochs", "min_lr", "weight_decay", "clip_grad")
     check_above_zero(args, "blr", "lr")
+    for name in ("blr", "lr", "min_lr", "weight_decay"):
+        if (value := getattr(args, name)) is not None and value > LARGEST_RATE:
+            raise UserError(f"--{name} must be at most {LARGEST_RATE:g}, got {value}.")
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:
@@ -245,6 +255,12 @@ def check_at_least(args: argparse.Namespace, least: float, *names: str) -> None:
     for name in names:
         if not least <= getattr(args, name) < float("inf"):
             raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+
+
+def check_seed(args: argparse.Namespace) -> None:
+    """Raises UserError unless `--seed` is one of NumPy's, also with the rank of a process added to it."""
+    if not 0 <= args.seed < LARGEST_SEED:
+        raise UserError(f"--seed must be at least 0 and below 2**31, got {args.seed}.")
 
 
 def check_above_zero(args: argparse.Namespace, *names: str) -> None:

@@ -17,6 +17,7 @@ from pretrain.training.args import (
     check_in_range,
     check_model_arguments,
     check_run_arguments,
+    check_seed,
 )
 
 __all__ = ["parse_finetune_args", "parse_knn_args", "parse_linprobe_args"]
@@ -122,7 +123,7 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check_model_arguments(args, CLASSIFIERS)
     _check_data(args)
     check_at_least(args, 1, "k", "batch_size")
-    check_at_least(args, 0, "seed")
+    check_seed(args)
     check_above_zero(args, "temperature")
     return args
 

@@ -297,6 +297,8 @@ class TrainingLoop:
             extra.load_state_dict(state)
         if len(state["rng"]) == self.world.size:
             set_rng_state(state["rng"][self.world.rank], self.device)
+        if self.world.is_main:
+            self.checkpoints.set_damaged_aside()
         logger.info("Resumed %s at epoch %d, step %d of it.", path, self.epoch, self.iteration)
 
 

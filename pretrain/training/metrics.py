@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pretrain.common.files import replacing
+from pretrain.common.temporary import naming_file, replacing
 
 __all__ = ["MetricWriter", "Progress"]
 
@@ -77,7 +77,7 @@ class MetricWriter:
     def results(self, facts: dict[str, Any], measured: dict[str, float], epoch: int) -> None:
         """A line of `log.jsonl` and of the console; TensorBoard has what was measured alone, after `epoch` epochs."""
         values = facts | measured
-        with open(self.path, "a") as f:
+        with naming_file(self.path), open(self.path, "a") as f:
             f.write(json.dumps(values) + "\n")
         self.scalars({f"epoch/{name}": value for name, value in measured.items()}, epoch)
         logger.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()))

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pretrain.common.devices import default_amp
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
+from pretrain.common.run_lock import run_lock
 from pretrain.common.seeding import seed_everything
 from pretrain.training.loop import TrainingLoop
 from pretrain.training.parts import MakeParts, TrainingParts
@@ -46,16 +49,31 @@ def train(args: argparse.Namespace, world: World, device: torch.device, make_par
     stepper = Stepper(loss, parts.optimizer, parts.precision, world, args.clip_grad, args.max_failures)
     loop = TrainingLoop(args, world, device, parts, stepper, checkpoints)
     loop.log_plan()
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    if path and state:
-        loop.restore(state, path)
-        if loop.is_over:
-            if world.is_main:
-                _export_due(parts, state, path)
-            return
-    if parts.start:
-        parts.start()
-    loop.train()
+    with _locked(args.output_dir, world):
+        if path and state:
+            loop.restore(state, path)
+            if loop.is_over:
+                if world.is_main:
+                    _export_due(parts, state, path)
+                return
+        if parts.start:
+            parts.start()
+        loop.train()
+
+
+@contextmanager
+def _locked(output_dir: str, world: World) -> Iterator[None]:
+    """The main process keeps others out of the folder; all processes learn it if that cannot be."""
+    with ExitStack() as stack:
+        failure = ""
+        if world.is_main:
+            try:
+                stack.enter_context(run_lock(output_dir))
+            except UserError as e:
+                failure = str(e)
+        if failure := next(filter(None, world.gather(failure)), ""):
+            raise UserError(failure)
+        yield
 
 
 def _export_due(parts: TrainingParts, state: dict, path: Path) -> None:

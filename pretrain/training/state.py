@@ -59,10 +59,15 @@ def set_rng_state(state: dict, device: torch.device) -> None:
 
 
 class Checkpoints:
-    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`; only the newest few are kept."""
+    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`; only the newest few are kept.
+
+    Attributes:
+        damaged: those that could not be read when the newest was looked for.
+    """
 
     def __init__(self, output_dir: Path, keep: int):
         self.output_dir, self.keep = output_dir, keep
+        self.damaged: list[Path] = []
 
     def files(self) -> list[Path]:
         """Full checkpoints, newest first: the optimizer steps in their names only ever grow in a run."""
@@ -82,22 +87,44 @@ class Checkpoints:
         return path
 
     def find(self, resume: str) -> Path | None:
-        """The file that `--resume` means: None to start afresh.
+        """The file that `--resume` means: None to start afresh. `auto` passes over files that cannot be read.
 
         Raises:
-            UserError: the directory already holds a run that would be overwritten or would hide the new files.
+            UserError: the directory already holds a run that would be overwritten or would hide the new files, or none
+                of its checkpoints can be read.
         """
-        newest = next(iter(self.files()), None)
         if resume == "auto":
-            return newest
+            return self._newest_intact()
         if resume:
             return Path(resume)
-        if newest:
+        if newest := next(iter(self.files()), None):
             raise UserError(
                 f"{self.output_dir} already holds {newest.name}; continue it with --resume auto, or choose "
                 "another --output_dir."
             )
         return None
+
+    def _newest_intact(self) -> Path | None:
+        self.damaged, first = [], ""
+        for path in self.files():
+            try:
+                load_checkpoint(path)
+            except UserError as e:
+                logger.warning("%s Looking for an earlier checkpoint of this run.", e)
+                self.damaged.append(path)
+                first = first or str(e)
+            else:
+                return path
+        if self.damaged:
+            raise UserError(f"{first} None of the {len(self.damaged)} checkpoints in {self.output_dir} can be read.")
+        return None
+
+    def set_damaged_aside(self) -> None:
+        """Renames the files that could not be read, as their steps may be greater than those still to come."""
+        for path in self.damaged:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            logger.warning("%s is %s.damaged now.", path, path.name)
+        self.damaged = []
 
     def check_newest(self, path: Path, step: int) -> None:
         """Makes sure that what is saved after resuming `path`, a checkpoint of `step`, will be the newest.
@@ -105,7 +132,7 @@ class Checkpoints:
         Raises:
             UserError: the directory holds a later checkpoint.
         """
-        newest = next(iter(self.files()), None)
+        newest = next((file for file in self.files() if file not in self.damaged), None)
         if newest and _step_of(newest) > step:
             raise UserError(
                 f"{path} is of step {step}, but {self.output_dir} holds the later {newest.name}; continue that with "

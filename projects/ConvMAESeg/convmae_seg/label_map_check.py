@@ -15,7 +15,7 @@ from convmae_seg.label_maps import IGNORED, check_same_size, read_label_map
 from lazyrun.data.coco_check import upright_size
 from lazyrun.data.corrupt import MAX_CORRUPT, CorruptImageError, share_of_corrupt
 from pretrain.common.errors import UserError
-from pretrain.common.images import check_depth
+from pretrain.common.images import check_depth, check_regular
 
 __all__ = ["LabelMapReport", "check_datasets", "check_label_maps"]
 
@@ -143,6 +143,7 @@ def _check_pair(pair: dict, metadata: Metadata) -> np.ndarray | UserError:
 def _size(path: str) -> tuple[int, int]:
     """Height and width of an image turned upright, as it is read for training."""
     try:
+        check_regular(path)
         with Image.open(path) as image:
             check_depth(image)
             width, height = upright_size(image)

@@ -7,6 +7,7 @@ from detectron2.data import Metadata
 from PIL import Image
 
 from pretrain.common.errors import UserError
+from pretrain.common.images import check_regular
 
 __all__ = ["IGNORED", "LABEL_SUFFIXES", "MAX_CLASSES", "check_same_size", "read_label_map", "to_classes"]
 
@@ -81,6 +82,7 @@ def check_same_size(path: str, label_size: tuple[int, int], image: str, image_si
 def _read(path: str | os.PathLike) -> np.ndarray:
     """Integers `(H, W)` as they are on disk."""
     try:
+        check_regular(path)
         with Image.open(path) as picture:
             mode, kind = picture.mode, picture.format
             stored = picture.tile[0].args if picture.tile else mode

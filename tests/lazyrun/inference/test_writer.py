@@ -147,3 +147,28 @@ def test_video(tmp_path, batch_size):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match=r"text\.mp4 cannot be read as a video"):
         predict_video(writer, tmp_path / "text.mp4")
+
+
+def test_an_image_too_large_for_the_memory_is_skipped(tmp_path):
+    class Small(OneBox):
+        def __call__(self, images):
+            if any(image.shape[0] > 100 for image in images):
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+            return super().__call__(images)
+
+    images = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png", (200, 30)), picture(tmp_path / "c.png")]
+    writer = PredictionWriter(tmp_path / "out", Small(), score_threshold=0.5, crops=False, masks=False)
+    assert predict_images(writer, images, dict.fromkeys(images, 1)) == images[1:2]
+    assert sorted(p.name for p in (tmp_path / "out/overlays").iterdir()) == ["a.png", "c.png"]
+    writer.add = lambda *_: bytearray(1 << 60)
+    assert predict_images(writer, images[:1], {images[0]: 1}) == images[:1]
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "$", "ü" * 300, "a/" * 150])
+def test_any_class_name_is_drawn_and_names_files(tmp_path, name):
+    writer = PredictionWriter(tmp_path / "out", OneBox(), score_threshold=0.5, crops=True, masks=True)
+    writer.names[7] = name
+    image = picture(tmp_path / "a.png")
+    assert predict_images(writer, [image], {image: 1}) == []
+    (crop,) = (tmp_path / "out/crops/a.png").iterdir()
+    assert crop.name.startswith("000_") and crop.name.endswith("_0.90.png")

@@ -86,3 +86,9 @@ def test_mistakes(tmp_path):
     loss = (np.arange(2), np.arange(2))
     with pytest.raises(UserError, match="one kind at a time"):
         plot_runs({"a": {"total_loss": loss}, "b": {"train_loss": loss}})
+
+
+def test_names_with_dollars_are_text(tmp_path):
+    curves = read_curves(write(tmp_path / "metrics.json", [{"iteration": i, "total_loss": 1.0} for i in range(3)]))
+    plot_runs({r"$\frac$": curves}).savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size

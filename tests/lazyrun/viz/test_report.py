@@ -19,6 +19,7 @@ def evaluated(shapes):
     folder = shapes / "shapes"
     dataset = json.loads((folder / "annotations" / "instances_val.json").read_text())
     dataset["categories"][0]["name"] = "<b>&bold"
+    dataset["categories"][1]["name"] = r"$\frac$"
     ids = sorted({a["image_id"] for a in dataset["annotations"]})
     results = []
     for annotation in dataset["annotations"]:

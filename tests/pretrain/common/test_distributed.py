@@ -1,5 +1,7 @@
 """Of several processes that meet a mistake, one tells of it."""
 
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -53,3 +55,33 @@ def test_processes_that_have_not_joined(monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         assert ours.is_first_to_tell() is first
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """This one, of rank 0, and one of rank 1 that has ended, though nobody has waited for it."""
+    monkeypatch.setattr(ours, "_processes", [])
+    other = subprocess.Popen([sys.executable, "-c", ""])
+    ours.note_processes([ours.this_process(), (ours.this_process()[0], other.pid)])
+    yield other.pid
+    other.wait()
+
+
+CLOSED = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234"
+
+
+def test_a_process_that_has_ended_is_named(two_processes):
+    with pytest.raises(SystemExit) as exit, exit_on_user_error():
+        raise RuntimeError(CLOSED)
+    assert exit.value.code.startswith(f"error: Rank 1 of this run (process {two_processes} on ")
+    assert "log.txt.rankN" in exit.value.code and ours.is_first_of_the_living()
+    with pytest.raises(RuntimeError, match="shapes"), exit_on_user_error():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_a_process_elsewhere_or_of_one_alone(monkeypatch, two_processes):
+    monkeypatch.setattr(ours, "PATIENCE", 0.1)
+    ours.note_processes([ours.this_process(), ("another-host", 1)])
+    assert ours.lost_process(RuntimeError(CLOSED)).startswith("Another process of this run, on another machine,")
+    ours.note_processes([ours.this_process()])
+    assert ours.lost_process(RuntimeError(CLOSED)) is None

@@ -31,3 +31,16 @@ def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), exit_on_user_error():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_no_memory_ends_in_one_line(error):
+    with pytest.raises(SystemExit, match=r"^error: There is not enough memory; take smaller"), exit_on_user_error():
+        raise error
+
+
+def test_other_runtime_errors_are_bugs():
+    with pytest.raises(RuntimeError, match="shapes"), exit_on_user_error():
+        raise RuntimeError("shapes cannot be multiplied")

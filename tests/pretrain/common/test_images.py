@@ -1,10 +1,12 @@
 """Grey images of 16 bits become the grey images of 8 bits that they would be."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.common.images import to_eight_bits
+from pretrain.common.images import check_regular, to_eight_bits
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -35,3 +37,12 @@ def test_thirty_two_bits_are_refused(tmp_path, dtype):
     Image.fromarray(GREY.astype(dtype)).save(tmp_path / "a.tif")
     with Image.open(tmp_path / "a.tif") as image, pytest.raises(ValueError, match="pixels have 32 bits"):
         to_eight_bits(image)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(OSError, match=r"a\.png is no regular file"):
+        check_regular(tmp_path / "a.png")
+    Image.new("L", (3, 3)).save(tmp_path / "b.png")
+    check_regular(tmp_path / "b.png")
+    check_regular("in a tar file")

@@ -141,3 +141,21 @@ def test_a_run_with_nan_is_not_resumed(images, tmp_path, part):
         pretrain_main(flags("pretrain", images, tmp_path, resume="auto"))
     with pytest.raises(UserError, match="it holds NaN"):
         load_checkpoint(path)
+
+
+def test_auto_passes_over_a_damaged_checkpoint(images, tmp_path, caplog):
+    """It goes on from the one before, ends as the whole run did, and puts the damaged file out of the way."""
+    caplog.set_level(logging.INFO)
+    run = flags("pretrain", images, tmp_path, save_steps=1, max_steps=3)
+    pretrain_main(run)
+    files = [tmp_path / f"checkpoint-0000000{step}.pth" for step in (2, 3)]
+    whole = load_checkpoint(files[1])["model"]
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    pretrain_main([*run, "--resume", "auto"])
+    assert "00000003.pth cannot be read" in caplog.text and "Resumed" in caplog.text
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in load_checkpoint(files[1])["model"].items())
+    assert (tmp_path / "checkpoint-00000003.pth.damaged").exists()
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"None of the 2 checkpoints in .* can be read"):
+        pretrain_main([*run, "--resume", "auto"])

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lazyrun.benchmarks.synthetic import synthetic_batch
+from lazyrun.config.changes import UNFIT, reason_of
 from pretrain.common.devices import AMP
 from pretrain.common.errors import UserError
 from pretrain.common.measure import (
@@ -83,8 +84,8 @@ def build_detector(cfg: DictConfig, size: int, device: torch.device) -> nn.Modul
     torch.manual_seed(0)
     try:
         model = instantiate(cfg.model).to(device)
-    except ValueError as e:
-        raise UserError(f"The model cannot be built for {size} pixels: {e}") from e
+    except UNFIT as e:
+        raise UserError(f"The model cannot be built for {size} pixels: {reason_of(e)}") from e
     for name, p in model.named_parameters():
         if "rel_pos" in name:
             nn.init.normal_(p, std=0.02)

@@ -10,6 +10,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lazyrun.config.changes import suspecting
 from lazyrun.config.overrides import apply_overrides
 from lazyrun.config.task import DETECTION, Task, task_of
 from lazyrun.config.trust import read_yaml
@@ -81,10 +82,11 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     cfg.setdefault("task", {"_target_": DETECTION})
     cfg.data = OmegaConf.merge(_default_data_options(task_of(cfg)), cfg.get("data", {}))
     cfg.test = OmegaConf.merge(DEFAULT_TEST_OPTIONS, cfg.get("test", {}))
-    apply_overrides(cfg, overrides)
-    _check_sections(cfg)
-    share_of_corrupt(cfg)
-    set_max_detections(cfg)
+    with suspecting(overrides):
+        apply_overrides(cfg, overrides)
+        _check_sections(cfg)
+        share_of_corrupt(cfg)
+        set_max_detections(cfg)
     return cfg
 
 

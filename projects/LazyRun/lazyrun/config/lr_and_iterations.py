@@ -17,6 +17,9 @@ DERIVED_FROM_EPOCHS = {
 }
 """What `train.epochs` sets, and the option that says the same in epochs."""
 
+LARGEST_RATE = 1e6
+"""No model learns at such a rate, and much larger ones are no numbers of 32 bits."""
+
 MAX_EVALUATIONS = 25
 """Evaluations and checkpoints of a run in epochs, unless a run asks for more: of a small data set an epoch is short."""
 
@@ -110,7 +113,8 @@ def derive_recipe(cfg: DictConfig, images: int, world_size: int) -> Recipe:
         UserError: a number is out of its range, or the batch does not divide into micro-batches.
     """
     train, batch = cfg.train, cfg.dataloader.train.total_batch_size
-    _positive("optimizer.lr", cfg.optimizer.lr)
+    if _positive("optimizer.lr", cfg.optimizer.lr) > LARGEST_RATE:
+        raise UserError(f"optimizer.lr={cfg.optimizer.lr} must be at most {LARGEST_RATE:g}.")
     periods = {"log_period": train.log_period, "checkpointer.period": train.checkpointer.period}
     for name, value in {"max_iter": train.max_iter, "eval_period": train.eval_period, **periods}.items():
         least = 0 if name == "eval_period" else 1

@@ -44,8 +44,10 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             _check_kind(override.key_or_group, override.value(), _current_value(cfg, override.key_or_group))
     try:
         LazyConfig.apply_overrides(cfg, list(overrides))
-    except (KeyError, NotImplementedError) as e:
+    except (KeyError, NotImplementedError, OmegaConfBaseException) as e:
         raise UserError(f"Overrides cannot be applied: {e}") from e
+    for text in overrides:
+        _check_references(cfg, text)
     _check_epochs(cfg, {text.partition("=")[0].lstrip("+~") for text in overrides})
 
 
@@ -61,6 +63,19 @@ def _check_epochs(cfg: DictConfig, overridden: set[str]) -> None:
             )
         if cfg.train.epochs is None and in_epochs != "train.epochs" and in_epochs in overridden:
             raise UserError(f"{in_epochs} needs train.epochs; without it set {name}, in iterations.")
+
+
+def _check_references(cfg: DictConfig, text: str) -> None:
+    """Raises UserError for a value that refers to nothing, such as `${nothing}`, or stands for a missing one."""
+    key, equals, value = text.lstrip("+").partition("=")
+    if not equals or not ("$" in value or "???" in value):
+        return
+    try:
+        found = OmegaConf.select(cfg, key, throw_on_missing=True)
+        if OmegaConf.is_config(found):
+            OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, RecursionError) as e:
+        raise UserError(f"{text} refers to what is not there: {' '.join(str(e).split())}") from e
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:
@@ -87,10 +102,15 @@ def _check_key(cfg: DictConfig, key: str) -> None:
 
 
 def _check_kind(key: str, value: object, current: object) -> None:
-    """Raises UserError if an override has text where the config has numbers, or true or false.
+    """Raises UserError if an override has a value in place of keys, or text in place of numbers, or true or false.
 
     Which numbers fit, and whether a list or null does, is for the receiver to say.
     """
+    if isinstance(current, dict) and current and not isinstance(value, dict) and value is not None:
+        raise UserError(
+            f"{key}={value} must have keys and values; change single ones below it, such as "
+            f"{key}.{next(iter(current))}, or leave it out with null."
+        )
     expected, given = ({_kind(leaf) for leaf in _leaves(v)} - {None} for v in (current, value))
     if expected == {"number"} and not given <= {"number"}:
         what = "a number" if isinstance(current, Real) else "numbers"

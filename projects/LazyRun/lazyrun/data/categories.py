@@ -44,12 +44,30 @@ def _categories_in(json_file: str | None) -> list[dict] | None:
 
 
 def stored_categories(checkpoint: str) -> list[dict] | None:
-    """The classes that a run of this project wrote into its checkpoint; None for other files."""
+    """The classes that a run of this project wrote into its checkpoint; None for other files.
+
+    Raises:
+        UserError: what stands in their place is none.
+    """
     try:
         content = load_checkpoint(checkpoint)
     except (FileNotFoundError, ValueError):
         return None  # a URL, or a file whose fault loading its weights will tell
-    return content.get("categories") if isinstance(content, dict) else None
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if categories is not None and not _are_categories(categories):
+        raise UserError(
+            f"Checkpoint {checkpoint} is not read: its categories are no list of {{'id': number, 'name': text}}, each "
+            "with an id of its own."
+        )
+    return categories
+
+
+def _are_categories(categories: object) -> bool:
+    if not isinstance(categories, list) or not all(isinstance(c, dict) for c in categories):
+        return False
+    ids = [c.get("id") for c in categories]
+    sound = all(type(i) is int for i in ids) and all(isinstance(c.get("name"), str) for c in categories)
+    return sound and len(set(ids)) == len(ids)
 
 
 def check_same_classes(checkpoint: str, dataset_name: str, way_out: str) -> None:

@@ -9,7 +9,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
 from lazyrun.data.corrupt import CorruptImageError
-from pretrain.common.images import to_eight_bits
+from pretrain.common.images import check_regular, to_eight_bits
 
 __all__ = ["IMAGE_SUFFIXES", "decode_image", "read_image"]
 
@@ -37,6 +37,7 @@ def decode_image(path: str | os.PathLike, image_format: str) -> np.ndarray:
     Raises:
         OSError, ValueError and others: the file is missing, damaged, no image, or has 32 bits a pixel.
     """
+    check_regular(path)
     with PathManager.open(os.fspath(path), "rb") as file, Image.open(file) as image:
         file_format = image.format
         image.load()

@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from lazyrun.data.formats.content import AnnotatedSet, listed
 from pretrain.common.errors import UserError
+from pretrain.common.temporary import replacing
 
 __all__ = ["choose_classes", "match_classes", "select_categories", "split_by_name", "write_coco"]
 
@@ -128,7 +127,5 @@ def write_coco(found: AnnotatedSet, path: Path) -> None:
     if path.is_file() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".converted-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)

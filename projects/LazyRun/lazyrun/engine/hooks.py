@@ -241,6 +241,7 @@ class FinishRun(HookBase):
     def before_train(self) -> None:
         if self.trainer.start_iter < self.trainer.max_iter:
             return
+        self.trainer.iter = self.trainer.max_iter - 1  # so that results belong to the same iteration as otherwise
         # The last checkpoint is of the last iteration; these are written after it.
         self.checkpointer.save("model_final", iteration=self.trainer.max_iter - 1)
         if self.average is not None:

@@ -6,6 +6,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from detectron2.engine import launch as detectron2_launch
@@ -66,7 +67,17 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
             args=(main, args, None if args.num_gpus * args.num_machines > 1 else cfg),
         )
     except ProcessExitedException as e:
-        sys.exit(e.exit_code if e.exit_code > 0 else 1)
+        if e.exit_code > 0:
+            sys.exit(e.exit_code)
+        sys.exit(
+            f"error: rank {e.error_index} of this run was ended by {e.signal_name}, and the others with it; its log is "
+            f"{_log_of(cfg, e.error_index)}. A SIGKILL that nobody sent means that memory was out. Continue with "
+            "--resume."
+        )
+
+
+def _log_of(cfg: DictConfig, rank: int) -> Path:
+    return Path(cfg.train.output_dir) / (f"log.txt.rank{rank}" if rank else "log.txt")
 
 
 def _run(main: Main, args: Namespace, cfg: DictConfig | None) -> None:

@@ -8,8 +8,9 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from omegaconf import DictConfig
 
 from lazyrun.config.checks import WRITERS
+from pretrain.common.temporary import naming_file, replacing
 
-__all__ = ["WandbWriter", "build_writers"]
+__all__ = ["MetricsFile", "WandbWriter", "build_writers"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,32 @@ def build_writers(cfg: DictConfig) -> list[EventWriter]:
     make = {
         # The console's writer also measures the time left, which the others then write.
         "console": lambda: CommonMetricPrinter(cfg.train.max_iter),
-        "json": lambda: JSONWriter(str(output_dir / "metrics.json")),
+        "json": lambda: MetricsFile(output_dir / "metrics.json"),
         "tensorboard": lambda: TensorboardXWriter(str(output_dir)),
         "wandb": lambda: WandbWriter(output_dir, dict(cfg.train.wandb)),
     }
     return [make[name]() for name in WRITERS if name in cfg.train.writers]
+
+
+class MetricsFile(JSONWriter):
+    """detectron2's writer of JSON lines, which leaves no half of a line before those of a resumed run.
+
+    Args:
+        path: of the file, which is continued if it exists.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        if path.exists():
+            complete, _, rest = path.read_bytes().rpartition(b"\n")
+            if rest:  # of a run that was killed, or whose disk was full
+                with replacing(path) as temporary:
+                    temporary.write_bytes(complete + b"\n" if complete else b"")
+        super().__init__(str(path))
+
+    def write(self) -> None:
+        with naming_file(self.path):
+            super().write()
 
 
 class WandbWriter(EventWriter):

@@ -3,7 +3,8 @@
 import logging
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -11,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.config.changes import suspecting
 from lazyrun.config.data_options import temporary_cache
 from lazyrun.config.loading import load_config
 from lazyrun.config.resolve import RunConfig, resolve_config
@@ -24,7 +26,9 @@ from lazyrun.engine.train import first_name, train
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
+from pretrain.common.distributed import note_processes, this_process
 from pretrain.common.errors import UserError
+from pretrain.common.run_lock import run_lock
 
 __all__ = ["run"]
 
@@ -50,19 +54,28 @@ def run(args: Namespace, cfg: DictConfig | None = None) -> None:
 
 def _run(args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     output_dir = choose_output_dir(cfg, resume=args.resume or dry_run, eval_only=args.eval_only)
+    note_processes(comm.all_gather(this_process()))
+    with ExitStack() as stack:
+        if not dry_run:
+            _on_main_process(lambda: stack.enter_context(run_lock(output_dir)))
+        _run_in(output_dir, args, cfg, dry_run)
+
+
+def _run_in(output_dir: Path, args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     set_up_logging(None if dry_run else output_dir, task_of(cfg).package)
     log_surroundings(args)
-    resolved = resolve_config(
-        cfg,
-        training=not args.eval_only,
-        output_dir=output_dir,
-        world_size=comm.get_world_size(),
-        run_check=_on_main_process,
-    )
+    with suspecting(args.opts):
+        resolved = resolve_config(
+            cfg,
+            training=not args.eval_only,
+            output_dir=output_dir,
+            world_size=comm.get_world_size(),
+            run_check=_on_main_process,
+        )
     cfg = resolved.cfg
     if args.resume and not args.eval_only:
         _on_main_process(lambda: _check_classes_of_run(cfg))
-    seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
+    seed_all_rng(None if cfg.train.seed < 0 else (cfg.train.seed + comm.get_rank()) % 2**32)  # NumPy's range
     # Test images may have any size: for each cuDNN would look for the fastest algorithm anew.
     torch.backends.cudnn.benchmark = not args.eval_only and cfg.train.get("cudnn_benchmark", False)
     model = build_model(cfg).to(cfg.train.device)
@@ -70,9 +83,10 @@ def _run(args: Namespace, cfg: DictConfig, dry_run: bool) -> None:
     if args.eval_only:
         _evaluate(cfg, model, dry_run)
     elif dry_run:
-        _rehearse(resolved, model)
+        with suspecting(args.opts):
+            _rehearse(resolved, model)
     else:
-        train(resolved, model, resume=args.resume)
+        train(resolved, model, resume=args.resume, changes=args.opts)
 
 
 def _evaluate(cfg: DictConfig, model: nn.Module, dry_run: bool) -> None:
@@ -115,7 +129,7 @@ def _on_main_process(check: Callable[[], object]) -> None:
     if comm.is_main_process():
         try:
             check()
-        except UserError as e:
+        except (UserError, OSError) as e:
             failure = e
     if any(comm.all_gather(failure is not None)):
         raise failure or SystemExit(1)

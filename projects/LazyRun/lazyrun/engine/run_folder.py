@@ -1,7 +1,10 @@
 """A run's output folder: whether it may be used, its log, its `config.yaml`."""
 
 import logging
+import os
+import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,7 +51,23 @@ def set_up_logging(folder: Path | None, package: str) -> None:
     """
     output = None if folder is None else str(folder)
     for name in dict.fromkeys(("fvcore", "detectron2", "lazyrun", "pretrain", *weight_loader_packages(), package)):
-        setup_logger(output, distributed_rank=comm.get_rank(), name=name)
+        for handler in setup_logger(output, distributed_rank=comm.get_rank(), name=name).handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream not in (sys.stdout, sys.stderr):
+                handler.handleError = partial(_end_log, handler)  # type: ignore[method-assign]
+
+
+def _end_log(handler: logging.StreamHandler, record: logging.LogRecord) -> None:
+    """Says once that a log cannot be written, instead of a traceback for each message; the run goes on."""
+    stream = handler.stream
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        logging.Handler.handleError(handler, record)
+    elif not getattr(stream, "ended", False):
+        stream.ended = True
+        print(f"warning: {stream.name} could not be written: {error.strerror}; it ends here.", file=sys.stderr)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # also for what it still holds and would write when it is closed
+        os.close(nowhere)
 
 
 def log_surroundings(args: Namespace) -> None:
@@ -66,8 +85,8 @@ def write_config(cfg: DictConfig) -> None:
     cfg = cfg.copy()
     OmegaConf.set_readonly(cfg, False)  # detectron2 replaces classes by their names on the way
     output_dir = Path(cfg.train.output_dir)
-    with TemporaryDirectory(prefix=".config-", dir=output_dir) as folder:
+    with TemporaryDirectory(prefix="config-") as folder:
         LazyConfig.save(cfg, f"{folder}/config.yaml")  # and config.yaml.pkl, of what YAML cannot hold
         for file in Path(folder).iterdir():
             with replacing(output_dir / file.name) as temporary:
-                file.replace(temporary)
+                temporary.write_bytes(file.read_bytes())

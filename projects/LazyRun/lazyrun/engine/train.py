@@ -1,7 +1,8 @@
 """Training of a resolved config: every part from the config, then detectron2's loop with our hooks."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.config.changes import suspecting
 from lazyrun.config.resolve import RunConfig
 from lazyrun.data.categories import categories_of
 from lazyrun.data.loader import corrupt_option
@@ -42,17 +44,39 @@ __all__ = ["train"]
 logger = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
+def train(run: RunConfig, model: nn.Module, *, resume: bool = False, changes: Sequence[str] = ()) -> None:
     """Trains for `train.max_iter` optimizer steps, with checkpoints, evaluations and logs in `train.output_dir`.
 
     Args:
         run: resolved for a training.
         model: on its device, not wrapped.
         resume: go on from the last checkpoint in the output folder, if there is one.
+        changes: the `key=value` overrides of the config, which may be at fault up to the end of the first step.
 
     Raises:
         UserError: nothing is left to train, or the config's numbers do not fit together.
     """
+    cfg = run.cfg
+    with suspecting(changes):
+        trainer, checkpointer, periodic = _set_up(run, model)
+    trainer.first_step = partial(suspecting, changes)
+    start_iter = 0
+    if resume and checkpointer.has_checkpoint():
+        _resume(checkpointer, trainer.optimizer)
+        start_iter = trainer.iter + 1
+        periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
+    else:
+        load_weights(trainer.model, cfg.train.init_checkpoint, strict=False)
+    if start_iter >= cfg.train.max_iter and _is_finished(cfg, start_iter, checkpointer):
+        return
+    if start_iter:
+        _skip_batches(trainer.data_loader, start_iter * cfg.train.grad_accum_steps)
+    write_config(cfg)
+    trainer.train(start_iter, cfg.train.max_iter)
+
+
+def _set_up(run: RunConfig, model: nn.Module) -> tuple[Trainer, RunCheckpointer, hooks.PeriodicCheckpointer]:
+    """The trainer with its hooks, and what writes its checkpoints."""
     cfg = run.cfg
     loader = _build_loader(run)
     frozen = freeze(model, cfg.train.freeze)
@@ -67,20 +91,7 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False) -> None:
     decay = cfg.train.ema.decay
     average = None if decay is None else WeightAverage(bare_model, decay, checkpointer)
     trainer.register_hooks([FrozenParts(frozen), average, *_hooks(cfg, model, checkpointer, periodic, average)])
-
-    start_iter = 0
-    if resume and checkpointer.has_checkpoint():
-        _resume(checkpointer, optimizer)
-        start_iter = trainer.iter + 1
-        periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
-    else:
-        load_weights(model, cfg.train.init_checkpoint, strict=False)
-    if start_iter >= cfg.train.max_iter and _is_finished(cfg, start_iter, checkpointer):
-        return
-    if start_iter:
-        _skip_batches(loader, start_iter * cfg.train.grad_accum_steps)
-    write_config(cfg)
-    trainer.train(start_iter, cfg.train.max_iter)
+    return trainer, checkpointer, periodic
 
 
 def _is_finished(cfg: DictConfig, start_iter: int, checkpointer: RunCheckpointer) -> bool:

@@ -1,9 +1,10 @@
 """The training step: detectron2's, on any device, in any precision, over one batch or several smaller ones."""
 
 import logging
+import sys
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import reduce
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_
 
 from pretrain.common.commands import message_of, shows_tracebacks
+from pretrain.common.distributed import lost_process
 from pretrain.common.errors import UserError
 
 __all__ = ["MAX_SKIPPED", "Trainer"]
@@ -35,8 +37,9 @@ _WAY_OUT = (
 def _without_traceback(record: logging.LogRecord) -> bool:
     """detectron2 logs whatever ends a training with its traceback; mistakes and full disks get one sentence."""
     error = record.exc_info and record.exc_info[1]
-    if isinstance(error, UserError | OSError) and not shows_tracebacks():
-        record.msg, record.args, record.exc_info = "Training stopped: %s", (message_of(error),), None
+    message = (lost_process(error) or message_of(error)) if error else None
+    if message is not None and not shows_tracebacks():
+        record.msg, record.args, record.exc_info = "Training stopped: %s", (message,), None
     return True
 
 
@@ -63,6 +66,9 @@ class Trainer(SimpleTrainer):
         amp_dtype: precision of autocast, None for full precision; float16 comes with loss scaling.
         grad_accum_steps: micro-batches a step.
         clip_grad: gradients of a larger norm are scaled down to it; None leaves them.
+
+    Attributes:
+        first_step: gives a context for the first step after the start, in which what cannot be trained shows.
     """
 
     def __init__(
@@ -77,10 +83,15 @@ class Trainer(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.amp_dtype, self.grad_accum_steps, self.clip_grad = amp_dtype, grad_accum_steps, clip_grad
         self.skipped_in_a_row = 0
+        self.first_step: Callable[[], AbstractContextManager] = nullcontext
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
 
     def run_step(self) -> None:
+        with self.first_step() if self.iter == self.start_iter else nullcontext():
+            self._step()
+
+    def _step(self) -> None:
         assert self.model.training, "the model was left in evaluation mode"
         self.optimizer.zero_grad()
         losses, data_time = self._accumulate()
@@ -171,7 +182,14 @@ class Trainer(SimpleTrainer):
                 storage.put_scalar(name, sum(values) / len(values), smoothing_hint=storage.smoothing_hints()[name])
 
     def after_train(self) -> None:
-        super().after_train()
+        """Also called while an error that ends the training is on its way: no other may take its place."""
+        if sys.exc_info()[1] is None:
+            super().after_train()
+        else:
+            self.storage.iter = self.iter
+            for hook in self._hooks:
+                with suppress(Exception):
+                    hook.after_train()
         self._data_loader_iter_obj = None  # ends the loader's workers
 
     def state_dict(self) -> dict:

@@ -33,7 +33,8 @@ def find_images(inputs: Sequence[str], leave_out: Path) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            # Dead links and pipes are told of when they cannot be read.
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
             if not files:
                 raise UserError(f"Folder {name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             files = _outside(leave_out, files)

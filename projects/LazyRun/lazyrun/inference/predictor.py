@@ -19,6 +19,7 @@ from lazyrun.config.loading import load_config
 from lazyrun.data.categories import categories_of, stored_categories
 from lazyrun.data.images import decode_image
 from lazyrun.data.padding import check_padding
+from lazyrun.inference.encoded import bounded_masks
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.tta import with_tta
 from lazyrun.modeling.weights import load_weights
@@ -109,7 +110,8 @@ class Predictor:
         Returns:
             for each image :class:`detectron2.structures.Instances` on the CPU, best score first: `pred_boxes` `(N, 4)`
             as x0, y0, x1, y1 in pixels of the image, `scores` `(N,)`, `pred_classes` `(N,)` indices into
-            `class_names`, and `pred_masks` bool `(N, H, W)` where the model has a mask head.
+            `class_names`, and where the model has a mask head `pred_masks` bool `(N, H, W)`, or
+            :class:`lazyrun.inference.encoded.EncodedMasks` if that would be over 1 GB.
 
         Raises:
             UserError: an array is not an RGB image.
@@ -124,7 +126,7 @@ class Predictor:
         """What the model gives for each image; arguments and errors as of a call."""
         for start in range(0, len(images), self.batch_size):
             batch = [self._model_input(image) for image in images[start : start + self.batch_size]]
-            with torch.no_grad():
+            with torch.no_grad(), bounded_masks():
                 outputs = self.model(batch)
             yield from outputs
 

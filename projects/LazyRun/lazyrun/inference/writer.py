@@ -15,12 +15,16 @@ from tqdm import tqdm
 from lazyrun.inference.predictor import Predictor, read_rgb
 from lazyrun.viz.instances import draw_annotations
 from lazyrun.viz.pictures import write_picture
+from pretrain.common.commands import is_out_of_memory, message_of
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing, save_json
 
 __all__ = ["PredictionWriter", "predict_images", "predict_video", "write_picture"]
 
 logger = logging.getLogger(__name__)
+
+LONGEST_LABEL = 180
+"""Bytes of a class name in the name of a file."""
 
 
 class PredictionWriter:
@@ -51,11 +55,9 @@ class PredictionWriter:
             name: relative path that its files are named after.
         """
         results = self.predictor.to_coco(prediction, entry["id"])
-        self.results += results
-        self.images.append({**entry, "width": image.shape[1], "height": image.shape[0]})
         shown = [r for r in results if r["score"] >= self.score_threshold]
         for number, result in enumerate(shown):
-            label = re.sub(r"[^\w-]+", "_", self.names[result["category_id"]])
+            label = _short(re.sub(r"[^\w-]+", "_", self.names[result["category_id"]]))
             file = f"{number:03d}_{label}_{result['score']:.2f}.png"
             if self.crops:
                 x, y, w, h = result["bbox"]
@@ -65,7 +67,10 @@ class PredictionWriter:
             if self.masks and "segmentation" in result:
                 mask = mask_util.decode(result["segmentation"]) * 255
                 write_picture(self.output / "masks" / name / file, np.repeat(mask[..., None], 3, axis=2))
-        return draw_annotations(image, shown, self.names)
+        overlay = draw_annotations(image, shown, self.names)
+        self.results += results
+        self.images.append({**entry, "width": image.shape[1], "height": image.shape[0]})
+        return overlay
 
     def close(self) -> None:
         """Writes `predictions.json` (COCO results) and `images.json` (which image has which id, and the classes)."""
@@ -76,6 +81,11 @@ class PredictionWriter:
     def summary(self) -> str:
         """What was written, in a few words."""
         return f"{len(self.images)} images, {len(self.results)} objects"
+
+
+def _short(label: str) -> str:
+    """What of a class name fits into the name of a file, of 255 bytes on most file systems."""
+    return label.encode()[:LONGEST_LABEL].decode(errors="ignore")
 
 
 class _Names(dict):
@@ -95,7 +105,7 @@ def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[P
         ids: image id of each file.
 
     Returns:
-        files that could not be read; they are named in the log and left out.
+        files that could not be read, or are too large for the memory; they are named in the log and left out.
 
     Raises:
         UserError: an overlay would take the place of an input.
@@ -111,24 +121,40 @@ def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[P
                 logger.warning(f"{path} is skipped, it cannot be read as an image ({e}).")
             if len(batch) == predictor.batch_size or (batch and path == images[-1]):
                 for (file, pixels), instances in zip(batch, _predict(predictor, [p for _, p in batch]), strict=True):
-                    if isinstance(instances, OSError):
-                        unreadable.append(file)
-                        logger.warning(f"{file} is skipped ({instances}).")
-                        continue
-                    entry = {"id": ids[file], "file_name": str(file)}
                     name = overlays[file].relative_to(writer.output / "overlays")
-                    overlay = writer.add(pixels, instances, entry, name)
-                    write_picture(overlays[file], overlay)
+                    entry = {"id": ids[file], "file_name": str(file)}
+                    overlay = _add(writer, pixels, instances, entry, name)
+                    if isinstance(overlay, Exception):
+                        unreadable.append(file)
+                        logger.warning(f"{file} is skipped ({message_of(overlay)}).")
+                    else:
+                        write_picture(overlays[file], overlay)
                 batch = []
     return unreadable
 
 
-def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Instances | OSError]:
+def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Instances | Exception]:
     """Predicts a batch; an image that the model cannot take gives its error, and the others are predicted."""
     try:
         return predictor(images)
-    except OSError as e:
+    except Exception as e:
+        if not (isinstance(e, OSError) or is_out_of_memory(e)):
+            raise
         return [e] if len(images) == 1 else [out for image in images for out in _predict(predictor, [image])]
+
+
+def _add(
+    writer: PredictionWriter, image: np.ndarray, prediction: Instances | Exception, entry: dict, name: Path
+) -> np.ndarray | Exception:
+    """As :meth:`PredictionWriter.add`, but an image that is too large for the memory gives its error."""
+    if isinstance(prediction, Exception):
+        return prediction
+    try:
+        return writer.add(image, prediction, entry, name)
+    except Exception as e:
+        if not is_out_of_memory(e):
+            raise
+        return e
 
 
 def predict_video(writer: PredictionWriter, video: Path) -> None:

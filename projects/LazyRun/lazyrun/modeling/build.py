@@ -4,7 +4,9 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.config.changes import UNFIT
 from lazyrun.data.padding import refuse_cut_off
+from pretrain.common.commands import is_out_of_memory
 from pretrain.common.errors import UserError
 
 __all__ = ["build_model"]
@@ -21,7 +23,9 @@ def build_model(cfg: DictConfig) -> nn.Module:
         raise UserError(f"data.image_size={image_size} must be a whole number of pixels, at least 1.")
     try:
         model = instantiate(cfg.model)
-    except (ImportError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as e:
+    except UNFIT as e:
+        if is_out_of_memory(e):
+            raise
         size = f" for data.image_size={cfg.data.image_size}" if "image_size" in cfg.get("data", {}) else ""
         raise UserError(f"The model of this config cannot be built{size}: {e}") from e
     if hasattr(model, "backbone"):

@@ -28,6 +28,7 @@ def _theme(name: str) -> Iterator[None]:
     lines = {"axes.edgecolor": line, "grid.color": line, "legend.edgecolor": line}
     style = {"axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False}
     settings: dict[Any, Any] = {**colours, **grounds, **lines, **style, "font.size": 10, "savefig.dpi": 110}
+    settings["text.parse_math"] = False  # names of classes may hold a $
     with matplotlib.rc_context(settings):
         yield
 

@@ -129,7 +129,9 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
     for axes in list(figure.axes)[len(panels) :]:
         axes.set_visible(False)
     handles = [matplotlib.lines.Line2D([], [], color=c, lw=2) for c in _cycle(colours, len(runs))]
-    figure.legend(handles, list(runs), loc="outside upper left", ncols=min(3, len(runs)), frameon=False)
+    legend = figure.legend(handles, list(runs), loc="outside upper left", ncols=min(3, len(runs)), frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ in a name is a $
     return figure
 
 

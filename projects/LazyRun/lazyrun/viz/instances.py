@@ -1,13 +1,14 @@
 """Pictures of training samples, and of predictions beside ground truth."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
+import matplotlib
 import numpy as np
 from detectron2.structures import BitMasks, Instances, PolygonMasks
-from detectron2.utils.visualizer import ColorMode, Visualizer
+from detectron2.utils.visualizer import ColorMode, GenericMask, Visualizer
 from pycocotools import mask as mask_util
 
 __all__ = ["contact_sheet", "draw_annotations", "draw_comparison", "draw_instances", "group_by_image"]
@@ -41,7 +42,7 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
     Returns:
         RGB uint8 `(H', W', 3)`, enlarged if the image is small.
     """
-    boxes, masks, labels, colors = [], [], [], []
+    boxes, labels, colors = [], [], []
     for annotation in annotations:
         x, y, w, h = annotation["bbox"]
         boxes.append([x, y, x + w, y + h])
@@ -49,8 +50,8 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
         note = f" {annotation['note']}" if "note" in annotation else ""
         labels.append(class_names[annotation["category_id"]] + score + note)
         colors.append(_color(list(class_names).index(annotation["category_id"])))
-        if annotation.get("segmentation"):
-            masks.append(_outline(annotation["segmentation"], *image.shape[:2]))
+    segmentations = [annotation["segmentation"] for annotation in annotations if annotation.get("segmentation")]
+    masks = (_outline(segmentation, *image.shape[:2]) for segmentation in segmentations)
     return _overlay(image, boxes, masks, labels, colors)
 
 
@@ -80,29 +81,31 @@ def draw_instances(image: np.ndarray, instances: Instances, class_names: Sequenc
     )
 
 
-def _overlay(image: np.ndarray, boxes: Sequence, masks: Sequence, labels: list[str], colors: list) -> np.ndarray:
+def _overlay(image: np.ndarray, boxes: Sequence, masks: Iterable, labels: list[str], colors: list) -> np.ndarray:
     """Draws boxes [x0, y0, x1, y1] in pixels over an image, and as many masks or none.
 
-    A mask is a list of polygons, which stay sharp when the image is enlarged, or uint8 `(H, W)`.
+    A mask is a list of polygons, which stay sharp when the image is enlarged, or uint8 `(H, W)`. One at a time is
+    looked at: those of a large image with many objects would not fit into memory together.
     """
     scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
     height, width = image.shape[0] * scale, image.shape[1] * scale
     enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     if not boxes:
         return enlarged
-    masks = [
-        cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+    polygons = [
+        GenericMask(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), height, width).polygons
         if isinstance(mask, np.ndarray)
         else [np.asarray(polygon, float) * scale for polygon in mask]
         for mask in masks
     ]
-    drawn = _LabelsInside(enlarged, instance_mode=ColorMode.SEGMENTATION).overlay_instances(
-        boxes=np.array(boxes) * scale,
-        masks=masks if len(masks) == len(boxes) else None,
-        labels=labels,
-        assigned_colors=colors,
-    )
-    return drawn.get_image()
+    with matplotlib.rc_context({"text.parse_math": False}):  # names of classes may hold a $
+        drawn = _LabelsInside(enlarged, instance_mode=ColorMode.SEGMENTATION).overlay_instances(
+            boxes=np.array(boxes) * scale,
+            masks=polygons if len(polygons) == len(boxes) else None,
+            labels=labels,
+            assigned_colors=colors,
+        )
+        return drawn.get_image()
 
 
 def draw_comparison(

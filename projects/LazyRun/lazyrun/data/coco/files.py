@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 
 from lazyrun.data.coco.findings import Findings
 from pretrain.common.errors import UserError
-from pretrain.common.images import check_depth
+from pretrain.common.images import check_depth, check_regular
 
 __all__ = ["check_files", "upright_size"]
 
@@ -68,6 +68,7 @@ def _check_file(image: dict, root: Path) -> tuple[str, str] | None:
     """Kind of fault, and the file with details, of an image file that cannot be used."""
     name = image["file_name"]
     try:
+        check_regular(root / name)
         with Image.open(root / name) as file:
             size = upright_size(file)
             check_depth(file)

@@ -1,0 +1,53 @@
+"""Whose fault it is if a run cannot be set up: mostly that of the user's changes to its config."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from omegaconf.errors import OmegaConfBaseException
+
+from pretrain.common.commands import message_of
+from pretrain.common.distributed import lost_process
+from pretrain.common.errors import UserError
+
+__all__ = ["UNFIT", "reason_of", "suspecting"]
+
+UNFIT = (
+    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError, ImportError),
+    *(NameError, OmegaConfBaseException),
+)
+"""What classes and functions raise for arguments that they cannot use."""
+
+LONGEST = 300
+SHOWN = 5
+
+
+@contextmanager
+def suspecting(changes: Sequence[str]) -> Iterator[None]:
+    """Around what sets up a run: an error that a value of a config may cause becomes one sentence with the changes.
+
+    A config of ours as it is has no such errors; without changes they are bugs and stay what they are.
+
+    Args:
+        changes: the `key=value` overrides of the run.
+
+    Raises:
+        UserError: anything of :data:`UNFIT`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except UNFIT as e:
+        if not changes or message_of(e) is not None or lost_process(e) is not None:
+            raise
+        shown = " ".join(changes[:SHOWN]) + (" …" if len(changes) > SHOWN else "")
+        raise UserError(
+            f"The run cannot be set up ({reason_of(e)}) with the changes {shown}. If these are right, it is a fault of "
+            "the program, and --traceback shows where."
+        ) from e
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and message of an error in one line that is not too long."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
