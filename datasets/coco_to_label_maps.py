@@ -21,7 +21,7 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from lazyrun.viz.pictures import encode_picture
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.errors import UserError
 from pretrain.common.temporary import replacing, replacing_folder
 
@@ -161,4 +161,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

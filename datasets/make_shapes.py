@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lazyrun.viz.pictures import encode_picture
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.temporary import replacing_folder
 
 CLASSES = ("circle", "square", "triangle", "star")
@@ -152,4 +152,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

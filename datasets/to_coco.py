@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lazyrun.data.formats import AnnotatedSet, read_dataset
 from lazyrun.data.splits import choose_classes, write_coco
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.errors import UserError
 
 
@@ -70,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pretrain.checkpoints.kinds import Part
 from pretrain.checkpoints.recognition import recognise
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing
 from pretrain.common.images import to_eight_bits
@@ -117,4 +117,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -9,7 +9,7 @@ import torch
 
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.benchmarks.pretraining import benchmark_pretrain
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
@@ -131,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

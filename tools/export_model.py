@@ -20,7 +20,7 @@ from lazyrun.config.trust_option import add_trust_option
 from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.weights import load_weights
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.errors import UserError
 
 EXAMPLES = """
@@ -94,4 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

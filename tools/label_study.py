@@ -16,7 +16,7 @@ from pathlib import Path
 from convmae_det.study.clothing import run_clothing
 from convmae_det.study.nuclei import run_nuclei
 from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,4 +49,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

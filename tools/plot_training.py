@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from lazyrun.viz.curves import plot_runs, read_curves
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
 
@@ -51,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from pretrain import finetune, knn, linprobe
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.files import save_json
 from pretrain.data.readers import FASHION_MNIST, FashionMnistReader
 from pretrain.training import pretraining as trainer
@@ -132,4 +132,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -22,7 +22,7 @@ from lazyrun.config.trust_option import add_trust_option
 from lazyrun.data.samples import class_names, iterate_samples
 from lazyrun.viz.instances import contact_sheet
 from lazyrun.viz.pictures import write_picture
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
 from pretrain.common.errors import UserError
 
 
@@ -65,4 +65,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -1,8 +1,11 @@
 """How commands end: a user's mistake in one sentence, a bug with its traceback."""
 
 import argparse
+import codecs
+import locale
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +13,15 @@ from contextlib import contextmanager
 from pretrain.common.distributed import is_first_to_tell
 from pretrain.common.errors import NonFiniteError, UserError
 
-__all__ = ["add_traceback_option", "exit_on_user_error", "message_of", "run_command", "shows_tracebacks"]
+__all__ = [
+    "add_launcher_option",
+    "add_traceback_option",
+    "exit_on_user_error",
+    "message_of",
+    "run_command",
+    "shows_tracebacks",
+    "use_utf8",
+]
 
 SHOW_TRACEBACK = "SHOW_TRACEBACK"
 """Environment variable, so that processes which a command starts follow its --traceback."""
@@ -32,6 +43,30 @@ def add_traceback_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Ignore(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        pass
+
+
+def add_launcher_option(parser: argparse.ArgumentParser) -> None:
+    """Lets a command take the `--local-rank` of `torch.distributed.launch`, which came before torchrun; the
+    environment variable of this name says the same."""
+    parser.add_argument(
+        "--local-rank", "--local_rank", action=_Ignore, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
+def use_utf8() -> None:
+    """Starts this command anew in Python's UTF-8 mode, where the locale knows ASCII alone, as in many containers.
+
+    Files, their names, the arguments and what is printed would otherwise be taken for ASCII, also by libraries.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name != "ascii":
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that it starts
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def shows_tracebacks() -> bool:
     """Whether `--traceback` was given, to this command or the one that started it."""
     return bool(os.environ.get(SHOW_TRACEBACK))
@@ -46,7 +81,7 @@ def run_command(command: Callable[[], None]) -> None:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
+    """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1; Ctrl-C is 130.
 
     Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
     full disk, a host that is not there), and losses that stay non-finite. Anything else is a bug and keeps its
@@ -58,6 +93,12 @@ def exit_on_user_error() -> Iterator[None]:
         if shows_tracebacks():
             raise
         sys.exit(f"error: {message_of(e)}" if is_first_to_tell() else 1)
+    except KeyboardInterrupt:
+        if shows_tracebacks():
+            raise
+        if is_first_to_tell():
+            print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def message_of(error: Exception) -> str:

@@ -1,11 +1,14 @@
-"""Greyscale images of more than 8 bits, which Pillow's own conversions clip to white."""
+"""Which files are images, and greyscale images of more than 8 bits, which Pillow's own conversions clip to white."""
 
 import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import UserError
 
-__all__ = ["check_depth", "to_eight_bits"]
+__all__ = ["IMAGE_SUFFIXES", "check_depth", "to_eight_bits"]
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+"""What image files end in, in lower case. Of an animation the first frame is read."""
 
 
 def to_eight_bits(image: Image.Image, file_format: str | None = None) -> Image.Image:

@@ -151,7 +151,7 @@ def test_temporary_cache(voc, tmp_path):
             ["data.train={voc}", "data.train_json=a.json"],
             "data.train and data.train_json or data.train_images: name one",
         ),
-        (["data.train=5"], "data.train=5 is no path"),
+        (["+data.train=5"], "data.train=5 is no path"),
         (["data.train={voc}", "data.val={voc}", "data.val_fraction=0.2"], "but data.val names one; leave one"),
         (["data.train={voc}", "data.val_fraction=2"], "data.val_fraction=2 must be a number between 0 and 1"),
         (["data.val_fraction=0.2"], "is a part of the training set; name it with data.train"),
