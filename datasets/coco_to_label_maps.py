@@ -21,9 +21,10 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from lazyrun.viz.pictures import encode_picture
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.temporary import replacing, replacing_folder
+from pretrain.common.utf8 import use_utf8
 
 IGNORED = 255
 

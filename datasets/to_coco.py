@@ -16,8 +16,9 @@ from pathlib import Path
 
 from lazyrun.data.formats import AnnotatedSet, read_dataset
 from lazyrun.data.splits import choose_classes, write_coco
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pretrain.common.commands import run_command, use_utf8
+from pretrain.common.commands import run_command
+from pretrain.common.utf8 import use_utf8
 from pretrain.training.classification_args import parse_linprobe_args
 from pretrain.training.linear_probe import run
 

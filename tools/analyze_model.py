@@ -11,7 +11,8 @@ from convmae_det.flops import flop_analysis
 from lazyrun.benchmarks.detector import build_detector
 from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.utf8 import use_utf8
 
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 

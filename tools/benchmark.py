@@ -9,11 +9,12 @@ import torch
 
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.benchmarks.pretraining import benchmark_pretrain
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
 from pretrain.common.measure import hardware
+from pretrain.common.utf8 import use_utf8
 from pretrain.models import MODELS
 
 COUNTS = ("rounds", "threads", "batch_size", "batch_sizes", "input_size", "sizes")

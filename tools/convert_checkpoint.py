@@ -15,9 +15,10 @@ from lazyrun.config.trust_option import add_trust_option
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
 from pretrain.checkpoints.grids import GRID_KEY
 from pretrain.checkpoints.recognition import recognise
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import check_output_path, save_weights
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -20,8 +20,9 @@ from lazyrun.config.trust_option import add_trust_option
 from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.weights import load_weights
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 EXAMPLES = """
 examples:

@@ -16,8 +16,9 @@ from pathlib import Path
 from convmae_det.study.clothing import run_clothing
 from convmae_det.study.nuclei import run_nuclei
 from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.files import replacing
+from pretrain.common.utf8 import use_utf8
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {"nuclei": (run_nuclei, nuclei_table), "clothing": (run_clothing, clothing_table)}

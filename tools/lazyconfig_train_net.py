@@ -11,7 +11,8 @@ from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
 from lazyrun.engine.launch import launch
 from lazyrun.engine.run import run
-from pretrain.common.commands import add_launcher_option, add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_launcher_option, add_traceback_option, exit_on_user_error
+from pretrain.common.utf8 import use_utf8
 
 EXAMPLES = """
 examples:

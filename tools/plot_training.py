@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 
 from lazyrun.viz.curves import plot_runs, read_curves
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
+from pretrain.common.utf8 import use_utf8
 
 FORMATS = (".png", ".pdf", ".svg")
 

@@ -34,8 +34,9 @@ from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
 from lazyrun.inference.inputs import find_images, is_video
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 SOME_SKIPPED = 3
 

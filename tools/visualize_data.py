@@ -22,8 +22,9 @@ from lazyrun.config.trust_option import add_trust_option
 from lazyrun.data.samples import class_names, iterate_samples
 from lazyrun.viz.instances import contact_sheet
 from lazyrun.viz.pictures import write_picture
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from lazyrun.evaluation.truth import read_results, read_truth
 from lazyrun.viz.report import write_report
-from pretrain.common.commands import add_traceback_option, exit_on_user_error, use_utf8
+from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,8 +1,6 @@
 """How commands end: a user's mistake in one sentence, a bug with its traceback."""
 
 import argparse
-import codecs
-import locale
 import logging
 import os
 import signal
@@ -20,7 +18,6 @@ __all__ = [
     "message_of",
     "run_command",
     "shows_tracebacks",
-    "use_utf8",
 ]
 
 SHOW_TRACEBACK = "SHOW_TRACEBACK"
@@ -54,17 +51,6 @@ def add_launcher_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local-rank", "--local_rank", action=_Ignore, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
-
-
-def use_utf8() -> None:
-    """Starts this command anew in Python's UTF-8 mode, where the locale knows ASCII alone, as in many containers.
-
-    Files, their names, the arguments and what is printed would otherwise be taken for ASCII, also by libraries.
-    """
-    if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name != "ascii":
-        return
-    os.environ["PYTHONUTF8"] = "1"  # for the processes that it starts
-    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def shows_tracebacks() -> bool:

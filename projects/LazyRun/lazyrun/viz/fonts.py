@@ -1,9 +1,10 @@
 """Fonts for class names in any script: what matplotlib's own font lacks is looked for among those installed."""
 
 import logging
+import warnings
 from functools import cache, lru_cache
 
-from matplotlib.font_manager import fontManager
+from matplotlib.font_manager import fontManager, weight_dict
 from matplotlib.ft2font import FT2Font
 
 __all__ = ["families_for", "file_for"]
@@ -12,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 USUAL = "DejaVu Sans"
 """Comes with matplotlib, and has the letters of Europe."""
+
+NORMAL = 400
+"""Weight of upright regular fonts."""
 
 PLACEHOLDERS = "Last Resort"
 """How fonts are called that have boxes for all characters."""
@@ -58,6 +62,7 @@ def _tell(characters: str) -> None:
         f"No installed font has {characters[:20]!r}: pictures show boxes in their place. Install one, such as Noto "
         "Sans CJK (Debian: fonts-noto-cjk)."
     )
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # which matplotlib says at every picture
 
 
 @cache
@@ -65,9 +70,11 @@ def _characters_of(family: str) -> frozenset[int]:
     """Code points of a family's upright regular font, which text is drawn in."""
     try:
         return frozenset(FT2Font(_file_of(family)).get_charmap())
-    except (ValueError, RuntimeError, OSError):  # a family without such a font, or a damaged file
+    except (RuntimeError, OSError):  # a damaged file, or one that is gone
         return frozenset()
 
 
 def _file_of(family: str) -> str:
-    return str(fontManager.findfont(family, fallback_to_default=False))
+    entries = [entry for entry in fontManager.ttflist if entry.name == family]
+    best = min(entries, key=lambda e: (e.style != "normal", abs(weight_dict.get(e.weight, e.weight) - NORMAL)))
+    return str(best.fname)
