@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from layouts import BOXES, NAMES, SINGLE, coco, objects, write_photos, write_voc, write_yolo
+from detectron2.utils.events import EventStorage
+from layouts import BOXES, NAMES, PHOTOS, SINGLE, coco, objects, write_photos, write_voc, write_yolo
+from PIL import Image
 from shapes import CONFIG, REPO, SMALL
 
 from lazyrun.config.custom_data import use_custom_data
@@ -15,6 +17,7 @@ from lazyrun.data.categories import categories_of
 from lazyrun.data.coco_check import check_datasets
 from lazyrun.data.formats import read_dataset
 from lazyrun.data.splits import write_coco
+from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
 
 
@@ -94,6 +97,30 @@ def test_classes(load, voc, tmp_path):
     cfg = load(f"data.train={voc}", f"data.val={tmp_path / 'other'}", "data.classes=[coin]")
     assert [c["name"] for c in categories_of(cfg.dataloader.test.dataset.names)] == ["coin"]
     assert cfg.model.roi_heads.num_classes == 1
+
+
+def losses(cfg) -> list[dict[str, float]]:
+    """Of the first two steps from seeded weights, exactly."""
+    torch.manual_seed(0)
+    model, loader = build_model(cfg), instantiate(cfg.dataloader.train)
+    found = []
+    with EventStorage():
+        for step, batch in zip(range(2), loader, strict=False):
+            torch.manual_seed(step)
+            found.append({name: value.item() for name, value in model(batch).items()})
+    return found
+
+
+def test_losses_are_the_same_through_voc_and_coco(load, tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    for name in PHOTOS:
+        Image.effect_noise((64, 48), 90).convert("RGB").save(folder / name, quality=95)
+    write_voc(folder, folder)
+    write_coco(read_dataset(folder), tmp_path / "photos.json")
+    voc = losses(load(f"data.train={folder}"))
+    written = losses(load(f"data.train_json={tmp_path / 'photos.json'}", f"data.train_images={folder}"))
+    assert voc == written and all(loss["loss_rpn_cls"] > 0 and loss["loss_cls"] > 0 for loss in voc)
+    assert losses(load(f"data.train={folder}", "data.classes=[kite]")) != voc
 
 
 def test_annotation_files_are_matched_by_name(load, tmp_path):
