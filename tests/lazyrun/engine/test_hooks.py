@@ -141,6 +141,15 @@ def test_all_processes_stop_at_the_signal_of_any_without_a_tensor_on_their_devic
     assert stop.value.code == 143 and (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
 
 
+@pytest.fixture
+def heard():
+    """SIGINT as in a terminal: the shell may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_saves_too_and_a_second_one_does_not_wait(tmp_path, capfd):
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     model = Squares(2, 1)

@@ -87,7 +87,9 @@ class SaveOnSigterm(HookBase):
         self.all_is_saved = False
 
     def before_train(self) -> None:
-        self.previous = {signum: signal.signal(signum, self._receive) for signum in self.SIGNALS}
+        # A shell has SIGINT ignored for jobs in the background.
+        heard = [s for s in self.SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        self.previous = {signum: signal.signal(signum, self._receive) for signum in heard}
 
     def after_train(self) -> None:
         for signum, handler in self.previous.items():

@@ -56,7 +56,8 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
         raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
     if args.num_gpus * args.num_machines > 1:
         for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, _forward_to_children)
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, _forward_to_children)
     try:
         detectron2_launch(
             _run,
