@@ -4,7 +4,7 @@ import logging
 import warnings
 from functools import cache, lru_cache
 
-from matplotlib.font_manager import fontManager, weight_dict
+from matplotlib.font_manager import FontEntry, fontManager, weight_dict
 from matplotlib.ft2font import FT2Font
 
 __all__ = ["families_for", "file_for"]
@@ -76,5 +76,8 @@ def _characters_of(family: str) -> frozenset[int]:
 
 def _file_of(family: str) -> str:
     entries = [entry for entry in fontManager.ttflist if entry.name == family]
-    best = min(entries, key=lambda e: (e.style != "normal", abs(weight_dict.get(e.weight, e.weight) - NORMAL)))
-    return str(best.fname)
+    return str(min(entries, key=lambda e: (e.style != "normal", abs(_weight(e) - NORMAL))).fname)
+
+
+def _weight(entry: FontEntry) -> int:
+    return weight_dict.get(entry.weight, NORMAL) if isinstance(entry.weight, str) else entry.weight
