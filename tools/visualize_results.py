@@ -15,7 +15,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from lazyrun.evaluation.truth import read_results, read_truth
+from lazyrun.evaluation.results import match_results
+from lazyrun.evaluation.truth import read_truth
 from lazyrun.viz.report import write_report
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
@@ -70,7 +71,7 @@ def main() -> None:
     with exit_on_user_error():
         check_arguments(args)
         truth = read_truth(args.annotations, args.images)
-        dataset, results = read_results(args.results, truth)
+        dataset, results = match_results(args.results, truth)
         page = write_report(
             dataset,
             results,

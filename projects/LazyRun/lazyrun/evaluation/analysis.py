@@ -50,7 +50,7 @@ def evaluate(dataset: dict, results: Sequence[dict], task: str, max_detections: 
     """COCO's evaluation.
 
     Args:
-        dataset: a COCO annotation file, as :func:`lazyrun.evaluation.truth.read_results` gives it.
+        dataset: a COCO annotation file, as :func:`lazyrun.evaluation.results.match_results` gives it.
         results: detections of a COCO results file.
         task: `bbox` or `segm`.
         max_detections: detections that count in an image, best first; by default :func:`most_detections`.

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 
 from lazyrun.evaluation.ground_truth import GroundTruth, complete, on_left_out
-from lazyrun.evaluation.truth import LISTING
+from lazyrun.evaluation.results import LISTING
 from pretrain.common.files import save_json
 
 try:

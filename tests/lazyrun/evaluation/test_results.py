@@ -9,7 +9,8 @@ from layouts import BOXES, NAMES, PHOTOS, coco, write_photos, write_voc, write_y
 from lazyrun.data.formats import read_dataset
 from lazyrun.data.splits import write_coco
 from lazyrun.evaluation.analysis import evaluate, find_errors
-from lazyrun.evaluation.truth import LISTING, Truth, image_ids, read_listed, read_results, read_truth, use_ids_of
+from lazyrun.evaluation.results import LISTING, match_results
+from lazyrun.evaluation.truth import Truth, image_ids, read_listed, read_truth, use_ids_of
 from pretrain.common.errors import UserError
 
 SMALL = {
@@ -57,7 +58,7 @@ def test_results_are_matched_by_name_in_any_format(tmp_path, voc):
     written, turned = tmp_path / "voc.json", tmp_path / "turned.json"
     for annotations, images in ((voc, None), (written, None), (written, voc), (turned, voc), (yolo, None)):
         truth = read_truth(annotations, images)
-        data, results = read_results(path, truth)
+        data, results = match_results(path, truth)
         assert (truth.root / data["images"][0]["file_name"]).is_file()
         assert [c["name"] for c in data["categories"]] == ["kite", "coin", "moon"]
         assert len(data["images"]) == 2 and len(data["annotations"]) == 3, annotations
@@ -67,7 +68,7 @@ def test_results_are_matched_by_name_in_any_format(tmp_path, voc):
 
 
 def test_the_images_that_were_looked_at(tmp_path, voc, caplog):
-    data, _ = read_results(write_results(tmp_path / "run", ["a 1.jpg"]), read_truth(voc))
+    data, _ = match_results(write_results(tmp_path / "run", ["a 1.jpg"]), read_truth(voc))
     assert [i["file_name"] for i in data["images"]] == ["a 1.jpg"] and len(data["annotations"]) == 2
     assert "1 of 2 images of" in caplog.text
 
@@ -78,12 +79,12 @@ def test_classes_that_the_results_do_not_know(tmp_path, voc, caplog):
     listing["categories"] = [{"id": 40, "name": "kite"}]
     (path.parent / LISTING).write_text(json.dumps(listing))
     path.write_text(json.dumps([r for r in json.loads(path.read_text()) if r["category_id"] == 40]))
-    data, results = read_results(path, read_truth(voc))
+    data, results = match_results(path, read_truth(voc))
     assert len(data["annotations"]) == len(results) == 1 and "objects of coin are left out" in caplog.text
     listing["categories"] = [{"id": 40, "name": "Kite"}]
     (path.parent / LISTING).write_text(json.dumps(listing))
     with pytest.raises(UserError, match=r"of other classes \(Kite\) than .*\(coin, kite\): not one has the same name"):
-        read_results(path, read_truth(voc))
+        match_results(path, read_truth(voc))
 
 
 @pytest.mark.parametrize(
@@ -102,17 +103,17 @@ def test_matching_of_paths(tmp_path, names, images, message):
     truth = Truth(Path("truth"), data | {"categories": [{"id": 1, "name": "coin"}]}, tmp_path)
     path = write_results(tmp_path / "run", names, boxes=[(names[0], "coin", [1, 1, 2, 2])])
     if message is None:
-        assert read_results(path, truth)[1][0]["image_id"] == 0
+        assert match_results(path, truth)[1][0]["image_id"] == 0
     else:
         with pytest.raises(UserError, match=message):
-            read_results(path, truth)
+            match_results(path, truth)
 
 
 def test_a_listing_of_another_kind_is_passed_over(tmp_path, voc):
     path = write_results(tmp_path / "run", PHOTOS)
     (path.parent / LISTING).write_text('{"images": 5}')
     with pytest.raises(UserError, match=r"is of another data set: its image_id \d+ is not among"):
-        read_results(path, read_truth(voc))
+        match_results(path, read_truth(voc))
 
 
 def test_ids_for_predictions(tmp_path, voc, caplog):
@@ -162,7 +163,7 @@ def test_bad_results(tmp_path, content, message):
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
-        read_results(path, Truth(tmp_path / "truth.json", SMALL, tmp_path))
+        match_results(path, Truth(tmp_path / "truth.json", SMALL, tmp_path))
 
 
 @pytest.mark.parametrize(
