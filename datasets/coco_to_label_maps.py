@@ -24,6 +24,7 @@ from lazyrun.viz.pictures import encode_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.temporary import replacing, replacing_folder
+from pretrain.common.utf8 import use_utf8
 
 IGNORED = 255
 
@@ -161,4 +162,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

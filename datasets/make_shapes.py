@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lazyrun.viz.pictures import encode_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.temporary import replacing_folder
+from pretrain.common.utf8 import use_utf8
 
 CLASSES = ("circle", "square", "triangle", "star")
 CATEGORIES = [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES, start=1)]
@@ -152,4 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -18,6 +18,7 @@ from lazyrun.data.formats import AnnotatedSet, read_dataset
 from lazyrun.data.splits import choose_classes, write_coco
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

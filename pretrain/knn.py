@@ -4,6 +4,7 @@ Wu et al., 2018, arXiv:1805.01978)."""
 from collections.abc import Sequence
 
 from pretrain.common.commands import run_command
+from pretrain.common.utf8 import use_utf8
 from pretrain.evaluation.neighbours import run
 from pretrain.training.classification_args import parse_knn_args
 
@@ -15,4 +16,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pretrain.common.commands import run_command
+from pretrain.common.utf8 import use_utf8
 from pretrain.training.classification_args import parse_linprobe_args
 from pretrain.training.linear_probe import run
 
@@ -14,4 +15,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

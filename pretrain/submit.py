@@ -8,6 +8,7 @@ from typing import Any
 
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.utf8 import use_utf8
 from pretrain.training.args import check_at_least, parse_args
 from pretrain.training.state import Checkpoints
 
@@ -65,4 +66,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -13,6 +13,7 @@ from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing
 from pretrain.common.images import to_eight_bits
+from pretrain.common.utf8 import use_utf8
 from pretrain.data.readers import open_reader
 from pretrain.data.transforms import eval_transform, image_mode
 from pretrain.evaluation.reconstruction import reconstruction_picture
@@ -118,4 +119,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

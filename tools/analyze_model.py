@@ -14,6 +14,7 @@ from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
@@ -44,4 +45,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

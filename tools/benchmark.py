@@ -14,6 +14,7 @@ from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
 from pretrain.common.measure import hardware
+from pretrain.common.utf8 import use_utf8
 from pretrain.models import MODELS
 
 COUNTS = ("rounds", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
@@ -131,4 +132,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -18,6 +18,7 @@ from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import check_output_path, save_weights
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -71,4 +72,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -22,6 +22,7 @@ from lazyrun.modeling.build import build_model
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 EXAMPLES = """
 examples:
@@ -94,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -18,6 +18,7 @@ from convmae_det.study.nuclei import run_nuclei
 from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.files import replacing
+from pretrain.common.utf8 import use_utf8
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {"nuclei": (run_nuclei, nuclei_table), "clothing": (run_clothing, clothing_table)}
@@ -49,4 +50,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -11,7 +11,8 @@ from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
 from lazyrun.engine.launch import launch
 from lazyrun.engine.run import run
-from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.commands import add_launcher_option, add_traceback_option, exit_on_user_error
+from pretrain.common.utf8 import use_utf8
 
 EXAMPLES = """
 examples:
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the run's numbers, check the data, build the model, train nothing"
     )
+    add_launcher_option(parser)
     add_trust_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
@@ -39,4 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

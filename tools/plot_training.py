@@ -15,6 +15,7 @@ from lazyrun.viz.curves import plot_runs, read_curves
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
+from pretrain.common.utf8 import use_utf8
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -51,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

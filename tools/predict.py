@@ -31,12 +31,13 @@ import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.data.coco.reading import parse_json
+from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
 from lazyrun.inference.inputs import find_images, is_video
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 SOME_SKIPPED = 3
 
@@ -53,7 +54,12 @@ def parse_args() -> argparse.Namespace:
     add("--device", help="cuda, cuda:1, cpu, … (default: a GPU if there is one)")
     add("--save-crops", action="store_true", help="also write what is in each box")
     add("--save-masks", action="store_true", help="also write each object's mask, white on black")
-    add("--annotations", type=Path, help="COCO annotation file to take the images' ids from, by file name")
+    add(
+        "--annotations",
+        type=Path,
+        metavar="PATH",
+        help="annotations in any format that training reads: ids of images and classes are taken from them, by name",
+    )
     add("opts", nargs="*", metavar="key=value", help="changes to the config, such as test.tta.enabled=true")
     add_trust_option(parser)
     add_traceback_option(parser)
@@ -68,26 +74,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def image_ids(images: list[Path], annotations: Path | None) -> dict[Path, int]:
-    """Ids from an annotation file, by the end of the path; without one, images are counted from 1."""
-    if annotations is None:
-        return {image: number for number, image in enumerate(images, start=1)}
-    if not annotations.is_file():
-        raise UserError(f"--annotations {annotations}: there is no such file.")
-    try:
-        listed = {str(entry["file_name"]): entry["id"] for entry in parse_json(annotations)["images"]}
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"--annotations {annotations} is not a COCO annotation file.") from e
-    ids = {}
-    for image in images:
-        ends = ["/".join(image.parts[i:]) for i in range(len(image.parts))]
-        name = next((end for end in ends if end in listed), None)
-        if name is None:
-            raise UserError(f"{image} is not among the images of {annotations}.")
-        ids[image] = listed[name]
-    return ids
-
-
 def main() -> None:
     args = parse_args()
     unreadable = []
@@ -100,12 +86,15 @@ def main() -> None:
         images = find_images(others, args.output) if others else []
         if len(videos) > 1 or (videos and images):
             raise UserError("Give images, or one video: their results go to one file.")
-        ids = image_ids(images, args.annotations)
+        truth = read_listed(args.annotations) if args.annotations else None
+        ids = image_ids(images, truth) if truth else {image: number for number, image in enumerate(images, start=1)}
         cfg = load_config(args.config_file, args.opts)
         task = task_of(cfg)
         for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
             setup_logger(name=name)
         predictor = task.predictor(cfg, args.weights, device=args.device, batch_size=args.batch_size)
+        if truth and task.name == "detection":  # the numbers of a label map are the model's own
+            predictor.categories = use_ids_of(truth, predictor.categories)
         writer = task.writer(
             args.output,
             predictor,
@@ -132,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

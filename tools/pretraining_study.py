@@ -25,6 +25,7 @@ import torch
 from pretrain import finetune, knn, linprobe
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.files import save_json
+from pretrain.common.utf8 import use_utf8
 from pretrain.data.readers import FASHION_MNIST, FashionMnistReader
 from pretrain.training import pretraining as trainer
 from pretrain.training.args import parse_args as parse_pretrain_args
@@ -132,4 +133,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -24,6 +24,7 @@ from lazyrun.viz.instances import contact_sheet
 from lazyrun.viz.pictures import write_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+from pretrain.common.utf8 import use_utf8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -65,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pretrain.common.distributed import is_first_of_the_living, is_first_to_tell
 from pretrain.common.errors import NonFiniteError, UserError
 
 __all__ = [
+    "add_launcher_option",
     "add_traceback_option",
     "exit_on_user_error",
     "is_out_of_memory",
@@ -47,6 +49,19 @@ def add_traceback_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Ignore(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        pass
+
+
+def add_launcher_option(parser: argparse.ArgumentParser) -> None:
+    """Lets a command take the `--local-rank` of `torch.distributed.launch`, which came before torchrun; the
+    environment variable of this name says the same."""
+    parser.add_argument(
+        "--local-rank", "--local_rank", action=_Ignore, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
 def shows_tracebacks() -> bool:
     """Whether `--traceback` was given, to this command or the one that started it."""
     return bool(os.environ.get(SHOW_TRACEBACK))
@@ -61,7 +76,7 @@ def run_command(command: Callable[[], None]) -> None:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1.
+    """Turns a mistake into one line on stderr, of however many processes meet it, and exit code 1; Ctrl-C is 130.
 
     Mistakes are a :class:`UserError`, what the operating system refuses (a file that is missing or must not be read, a
     full disk, no memory, a host that is not there), losses that stay non-finite, and other processes of the run that
@@ -76,6 +91,12 @@ def exit_on_user_error() -> Iterator[None]:
             raise
         tells = is_first_of_the_living() if lost else is_first_to_tell()
         sys.exit(f"error: {message}" if tells else 1)
+    except KeyboardInterrupt:
+        if shows_tracebacks():
+            raise
+        if is_first_to_tell():
+            print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,8 @@
 """Where images come from: timm's readers of folders, tar files and Hugging Face data sets, and Fashion-MNIST."""
 
 import gzip
+import logging
+import os
 import tarfile
 import zlib
 from pathlib import Path
@@ -8,24 +10,31 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from timm.data.readers.img_extensions import add_img_extensions
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torchvision.datasets import FashionMNIST
 
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = ["FASHION_MNIST", "FashionMnistReader", "open_reader"]
 
 FASHION_MNIST = "fashion_mnist:"
+
+logger = logging.getLogger(__name__)
+
+add_img_extensions(IMAGE_SUFFIXES)  # timm itself takes JPEG and PNG alone, and passes over others without a word
 
 
 def open_reader(data_path: str, split: str = "train") -> Any:
     """Finds the images of a split: a folder (with or without class folders), tar files, or a Hugging Face data set.
 
     Args:
-        data_path: a folder, which may hold `train` and `val` folders; a `.tar` file, or a folder of them, plain or in
-            webdataset's layout; `hfds/NAME`, a data set that the `datasets` package knows; or `fashion_mnist:FOLDER`.
+        data_path: a folder, which may hold `train` and `val` folders; a `.tar` file, or a folder of them without
+            images beside them, plain or in webdataset's layout; `hfds/NAME`, a data set that the `datasets` package
+            knows; or `fashion_mnist:FOLDER`.
 
     Raises:
         FileNotFoundError: there is nothing at this path.
@@ -51,17 +60,32 @@ def open_reader(data_path: str, split: str = "train") -> Any:
         raise FileNotFoundError(f"There is no data at {data_path}.")
     if (path / split).is_dir():
         path = path / split
-    if path.suffix == ".tar" or any(path.glob("*.tar")):
+    return _open_files(path)
+
+
+def _open_files(path: Path) -> Any:
+    """A folder of images, a tar file, or a folder of tar files."""
+    tars = sorted(path.glob("*.tar"))
+    if path.suffix == ".tar" or (tars and not _holds_images(path)):
         # An open tar file would be shared, with its position, by all processes forked from this one.
         try:
-            reader = ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
+            return ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
         except (tarfile.TarError, ValueError, AssertionError, RuntimeError) as e:
             raise UserError(f"{path} is, or holds, a tar file without images or no tar file at all: {e}") from e
-        return reader
+    if tars:
+        logger.warning(
+            "%s holds images, which are read, and %d .tar files, which are not (%s, …): name one to read it.",
+            path, len(tars), tars[0].name,
+        )  # fmt: skip
     try:
         return ReaderImageFolder(str(path))
     except (RuntimeError, NotADirectoryError) as e:
         raise UserError(f"There are no images in {path}: {e}") from e
+
+
+def _holds_images(folder: Path) -> bool:
+    walked = os.walk(folder, followlinks=True)  # as timm does
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for _, _, names in walked for name in names)
 
 
 class FashionMnistReader:

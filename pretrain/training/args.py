@@ -4,7 +4,7 @@ import argparse
 from argparse import _ArgumentGroup as Group  # argparse has no public name for it
 from collections.abc import Iterable, Mapping, Sequence
 
-from pretrain.common.commands import add_traceback_option
+from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
 from pretrain.models import MODELS
 
@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_arguments(run)
     run.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
     add_probe_arguments(parser.add_argument_group("nearest neighbours on the encoder, while it is trained"))
+    add_launcher_option(parser)
     add_traceback_option(parser)
     return parser
 

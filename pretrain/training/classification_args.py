@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from pretrain.common.commands import add_traceback_option
+from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
 from pretrain.models import CLASSIFIERS
 from pretrain.training.args import (
@@ -153,6 +153,7 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     data.add_argument("--val_split", default="val", help="likewise [val]")
     data.add_argument("--label_fraction", type=float, default=1.0, help="share of each class to train on [1]")
     data.add_argument("--crop_pct", type=float, help="centre crop of evaluation [0.875 at 64 to 224 pixels, else 1]")
+    add_launcher_option(parser)
     add_traceback_option(parser)
     return parser
 

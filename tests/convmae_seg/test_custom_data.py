@@ -126,6 +126,14 @@ def all_ignored(root):
         Image.new("L", (60, 40), 255).save(path)
 
 
+def black_and_white(root):
+    (root / "classes.txt").write_text("ground\ntree\n")
+    for path in (root / "labels").iterdir():
+        mask = Image.new("L", (60, 40))
+        mask.paste(255, (5, 5, 20, 20))
+        mask.save(path)
+
+
 def damaged_image(root):
     (root / "images/1.jpg").write_text("no image")
 
@@ -146,6 +154,7 @@ def cut_off_image(root):
         (in_colours, r"1\.png is a picture in RGB, not a label map"),
         (too_many_classes, r"0\.png holds label 2, but the 2 classes are 0 to 1 .* choose data.ignore_label=0"),
         (all_ignored, "no pixel has a class, all are ignored; is data.ignore_label the right one"),
+        (black_and_white, r"hold 0 \(ground\) and 255 alone, and 255 is ignored: nothing could be learnt of tree\. In"),
         (damaged_image, r"1\.jpg cannot be read as an image"),
         (deep_image, r"1\.jpg cannot be read as an image: its pixels have 32 bits, .* save it with 8 or 16 bits"),
         (cut_off_image, r"1\.jpg cannot be read as an image: image file is truncated"),

@@ -1,6 +1,7 @@
 """A handful of generated images, and the detector that tests train on them."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -53,9 +54,9 @@ def run_training(datasets: Path, output: Path, *arguments: str) -> subprocess.Co
 
 def make_shapes(root: Path, train: int = 8, val: int = 4, size: int = 64) -> Path:
     """Writes `root/shapes` and returns `root`."""
-    command = [sys.executable, "datasets/make_shapes.py", str(root / "shapes"), "--size", str(size)]
-    counts = ["--train", str(train), "--val", str(val)]
-    subprocess.run([*command, *counts], cwd=REPO, capture_output=True, check=True)
+    write_split = runpy.run_path(str(REPO / "datasets" / "make_shapes.py"))["write_split"]
+    for split, count, seed in (("train", train, 0), ("val", val, 1)):
+        write_split(root / "shapes", split, count, seed, size, max_objects=4)
     return root
 
 

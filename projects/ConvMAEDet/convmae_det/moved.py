@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["redirect_moved_modules"]
 
 MOVED = {
-    "convmae_det.analysis": ["lazyrun.evaluation.analysis"],
+    "convmae_det.analysis": ["lazyrun.evaluation.analysis", "lazyrun.evaluation.results", "lazyrun.evaluation.truth"],
     "convmae_det.categories": ["lazyrun.data.categories"],
     "convmae_det.charts": ["lazyrun.viz.charts"],
     "convmae_det.checkpoint": ["lazyrun.engine.checkpoint", "lazyrun.modeling.weights"],

@@ -9,8 +9,8 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
 from convmae_seg.colors import class_colors
 from convmae_seg.label_maps import IGNORED, LABEL_SUFFIXES
-from lazyrun.data.images import IMAGE_SUFFIXES
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = [
     "ADE20K_CLASSES",

@@ -1,15 +1,13 @@
 """Pictures of class maps: the image under the colours of its classes, and a legend of those present."""
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from convmae_seg.label_maps import IGNORED
+from lazyrun.viz.fonts import file_for
 
 __all__ = ["draw_class_map"]
 
@@ -64,7 +62,7 @@ def _borders(classes: np.ndarray) -> np.ndarray:
 def _legend(entries: Sequence[tuple[str, Sequence[int], float]], names: Sequence[str], height: int) -> np.ndarray:
     """A white panel of the given height: colour, name and share of the pixels of each entry, as many as find room."""
     points = int(np.clip(height / 28, 13, 36))
-    font, row, gap = _font(points), round(points * 1.5), points // 2
+    font, row, gap = ImageFont.truetype(file_for("".join(names)), points), round(points * 1.5), points // 2
     width_of_share = round(font.getlength("100.0 %"))
     name_width = max(round(font.getlength(_short(name))) for name in [*names, f"and {len(names)} more"])
     name_x = gap + points + gap
@@ -87,9 +85,3 @@ def _legend(entries: Sequence[tuple[str, Sequence[int], float]], names: Sequence
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
-@cache
-def _font(points: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: it knows more than ASCII."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), points)

@@ -133,14 +133,24 @@ def test_malformed_categories(shapes, tmp_path, change):
         load(options)
 
 
-def test_training_on_crowds_alone(shapes, tmp_path):
+@pytest.mark.parametrize(("split", "purpose"), [("train", "train on"), ("val", "evaluate on")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "all annotations are crowds .*: there is none to"),
+        (lambda c: c["annotations"].clear(), "there is no annotation to"),
+        (lambda c: [a.update(bbox=[0, 0, 0, 0]) for a in c["annotations"]], r"none of its \d+ boxes has an area"),
+    ],
+)
+def test_sets_without_a_single_object(shapes, tmp_path, split, purpose, change, message):
     options = write_custom(shapes, tmp_path)
-    content = json.loads((tmp_path / "train.json").read_text())
-    for annotation in content["annotations"]:
-        annotation["iscrowd"] = 1
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="all annotations are crowds"):
+    content = json.loads((tmp_path / f"{split}.json").read_text())
+    change(content)
+    (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{split}\.json: {message}") as refusal:
         check_datasets(load(options))
+    assert "has an area" in message or purpose in str(refusal.value)
+    assert "segmentation" not in str(refusal.value)
 
 
 def test_other_categories_for_evaluation(shapes, tmp_path):

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from layouts import BOXES, NAMES, SINGLE, coco, objects, write_photos, write_voc, write_yolo
+from detectron2.utils.events import EventStorage
+from layouts import BOXES, NAMES, PHOTOS, SINGLE, coco, objects, write_photos, write_voc, write_yolo
+from PIL import Image
 from shapes import CONFIG, REPO, SMALL
 
 from lazyrun.config.custom_data import use_custom_data
@@ -15,6 +17,7 @@ from lazyrun.data.categories import categories_of
 from lazyrun.data.coco_check import check_datasets
 from lazyrun.data.formats import read_dataset
 from lazyrun.data.splits import write_coco
+from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
 
 
@@ -96,6 +99,30 @@ def test_classes(load, voc, tmp_path):
     assert cfg.model.roi_heads.num_classes == 1
 
 
+def losses(cfg) -> list[dict[str, float]]:
+    """Of the first two steps from seeded weights, exactly."""
+    torch.manual_seed(0)
+    model, loader = build_model(cfg), instantiate(cfg.dataloader.train)
+    found = []
+    with EventStorage():
+        for step, batch in zip(range(2), loader, strict=False):
+            torch.manual_seed(step)
+            found.append({name: value.item() for name, value in model(batch).items()})
+    return found
+
+
+def test_losses_are_the_same_through_voc_and_coco(load, tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    for name in PHOTOS:
+        Image.effect_noise((64, 48), 90).convert("RGB").save(folder / name, quality=95)
+    write_voc(folder, folder)
+    write_coco(read_dataset(folder), tmp_path / "photos.json")
+    voc = losses(load(f"data.train={folder}"))
+    written = losses(load(f"data.train_json={tmp_path / 'photos.json'}", f"data.train_images={folder}"))
+    assert voc == written and all(loss["loss_rpn_cls"] > 0 and loss["loss_cls"] > 0 for loss in voc)
+    assert losses(load(f"data.train={folder}", "data.classes=[kite]")) != voc
+
+
 def test_annotation_files_are_matched_by_name(load, tmp_path):
     images = write_photos(tmp_path / "photos")
     theirs = coco()
@@ -151,7 +178,7 @@ def test_temporary_cache(voc, tmp_path):
             ["data.train={voc}", "data.train_json=a.json"],
             "data.train and data.train_json or data.train_images: name one",
         ),
-        (["data.train=5"], "data.train=5 is no path"),
+        (["+data.train=5"], "data.train=5 is no path"),
         (["data.train={voc}", "data.val={voc}", "data.val_fraction=0.2"], "but data.val names one; leave one"),
         (["data.train={voc}", "data.val_fraction=2"], "data.val_fraction=2 must be a number between 0 and 1"),
         (["data.val_fraction=0.2"], "is a part of the training set; name it with data.train"),

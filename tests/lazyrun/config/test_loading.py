@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lazyrun.config.loading import load_config
+from lazyrun.config.overrides import apply_overrides
 from lazyrun.config.task import task_of
 from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
@@ -25,7 +26,7 @@ SEGMENTATION = str(PROJECTS / "ConvMAESeg/configs/shapes/upernet_convmae_tiny.py
         ("train.max_iter", "'train.max_iter' is not of the form key=value"),
         ("--resume", "Option --resume comes after a key=value; put all options before"),
         ("optimizer.lr=0,001", "gives several values; decimals have a point"),
-        ("train.init_checkpoint=a (1).pth", r"not of the form key=value; a value with brackets.* needs quotes"),
+        ("train.wandb.name=a (1)", r"not of the form key=value; a value with brackets.* needs quotes"),
     ],
 )
 def test_bad_override(override, message):
@@ -106,6 +107,51 @@ def test_overrides_reach_arguments_the_config_leaves_at_their_default():
 
 def test_quoted_values_may_hold_brackets_and_blanks():
     assert load_config(CONFIG, ["train.init_checkpoint='a (1).pth'"]).train.init_checkpoint == "a (1).pth"
+
+
+PATHS = [
+    "é/ü 图.json",
+    "a#1",
+    "Ben's",
+    "a (1), [2]",
+    "50%",
+    "{x}",
+    "a=b",
+    "2024",
+    "true",
+    "'",
+    "back\\slash",
+    "a:b",
+    "@x!",
+]
+
+
+def test_paths_are_taken_as_they_are():
+    cfg, segmentation = load_config(CONFIG), load_config(SEGMENTATION)
+    for path in PATHS:
+        apply_overrides(cfg, [f"data.train={path}", f"train.init_checkpoint={path}", f"train.output_dir={path}"])
+        assert [cfg.data.train, cfg.train.init_checkpoint, cfg.train.output_dir] == [path] * 3
+        apply_overrides(segmentation, [f"data.val_labels={path}"])
+        assert segmentation.data.val_labels == path
+
+
+def test_quotes_homes_and_nothing_for_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(CONFIG)
+
+    def path(text: str) -> str | None:
+        apply_overrides(cfg, [f"data.train={text}"])
+        return cfg.data.train
+
+    assert path("'a (1).jpg'") == path('"a (1).jpg"') == "a (1).jpg" and path("'Ben\\'s'") == "Ben's"
+    assert path("~/é") == path("'~/é'") == str(tmp_path / "é") and path("a~") == "a~"
+    assert path("null") is None and path("${train.device}") == cfg.train.device
+    (tmp_path / "'a'").mkdir()
+    (tmp_path / "~").mkdir()
+    assert path("'a'") == "'a'" and path("~") == "~"
+    with pytest.raises(UserError, match="data has no 'train_labels'; did you mean"):
+        apply_overrides(cfg, ["data.train_labels=a"])
 
 
 def test_model_that_cannot_be_built():

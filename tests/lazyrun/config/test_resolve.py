@@ -1,8 +1,11 @@
 """One function gives the config of a run, with everything derived and nothing left to change."""
 
+import re
+
 import pytest
 from custom import write_custom
 from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 from shapes import CONFIG, REPO, SMALL
 
@@ -64,14 +67,18 @@ def test_an_evaluation_needs_no_training_data_but_an_evaluator(shapes, tmp_path)
         resolve(str(REPO / CONFIG), *options[:2], training=False)
 
 
-@pytest.mark.parametrize(
-    ("option", "least"),
-    [
-        ("dataloader.test.batch_size=0", 1),
-        ("dataloader.train.num_workers=-1", 0),
-        ("dataloader.test.num_workers=-1", 0),
-    ],
-)
-def test_numbers_of_the_loaders(option, least):
-    with pytest.raises(UserError, match=rf"{option} must be a whole number, at least {least}\."):
-        resolve_config(str(REPO / CONFIG), [*SMALL, option], training=False)
+def test_numbers_of_a_run():
+    """Refused before anything is read: some would show after the training."""
+    cfg = load_config(str(REPO / CONFIG), SMALL)
+    for key, value, message in (
+        ("dataloader.test.batch_size", 0, "must be a whole number, at least 1."),
+        ("dataloader.train.num_workers", -1, "must be a whole number, at least 0."),
+        ("dataloader.test.num_workers", 1.5, "must be a whole number, at least 0."),
+        ("train.seed", 1.5, "must be a whole number below 2**63; a negative one seeds nothing."),
+        ("train.seed", True, "must be a whole number below 2**63"),
+        ("train.seed", 2**63, "must be a whole number below 2**63"),
+    ):
+        changed = cfg.copy()
+        OmegaConf.update(changed, key, value)
+        with pytest.raises(UserError, match=re.escape(f"{key}={value} {message}")):
+            resolve_config(changed, training=False)

@@ -75,7 +75,8 @@ def test_images_beyond_the_square_are_refused_before_training(tmp_path):
     check_training_images(cfg, [photo(tmp_path, 64, 50)])
     with pytest.raises(UserError, match=r"photo\.png has 200x150 pixels after .*square_pad=64, .* be cut off\. Set"):
         check_training_images(cfg, [photo(tmp_path, 64, 50), photo(tmp_path)])
-    check_training_images(load_config(str(REPO / PUBLISHED)), [photo(tmp_path, 3000, 2000)])  # it crops
+    large = {"file_name": "large.jpg", "width": 3000, "height": 2000}
+    check_training_images(load_config(str(REPO / PUBLISHED)), [large])  # it crops
     check_training_images(cfg, [{"file_name": "of unknown size"}])
 
 

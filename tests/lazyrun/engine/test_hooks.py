@@ -125,7 +125,7 @@ def test_a_run_stopped_by_its_checkpoint_does_not_evaluate_again(tmp_path):
 
 def test_a_run_terminated_before_its_evaluation_begins_with_it(tmp_path, monkeypatch):
     evaluated = []
-    monkeypatch.setattr(SaveOnSigterm, "_anyone_received", lambda hook: hook.trainer.iter == 1)
+    monkeypatch.setattr(SaveOnSigterm, "_anyone_received", lambda hook: 15 if hook.trainer.iter == 1 else 0)
     with pytest.raises(SystemExit):
         train(tmp_path, lambda i: evaluated.append(i) or 1.0)
     monkeypatch.undo()
@@ -134,8 +134,38 @@ def test_a_run_terminated_before_its_evaluation_begins_with_it(tmp_path, monkeyp
 
 
 def test_all_processes_stop_at_the_signal_of_any_without_a_tensor_on_their_devices(tmp_path, monkeypatch):
-    received = iter([[False, False], [False, True]])
+    received = iter([[0, 0], [0, signal.SIGTERM]])
     monkeypatch.setattr("lazyrun.engine.hooks.comm.all_gather", lambda mine: next(received))
     with pytest.raises(SystemExit) as stop:
         train(tmp_path, lambda i: 1.0)
     assert stop.value.code == 143 and (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+@pytest.fixture
+def heard():
+    """SIGINT as in a terminal: the shell may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
+def test_ctrl_c_saves_too_and_a_second_one_does_not_wait(tmp_path, capfd):
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    model = Squares(2, 1)
+
+    def press(*_: object) -> None:
+        if trainer.iter == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model.register_forward_hook(press)
+    trainer = Trainer(model, [torch.ones(1, 2)] * 8, torch.optim.SGD(model.parameters(), lr=0.1))
+    hook = SaveOnSigterm(RunCheckpointer(model, str(tmp_path), trainer=trainer))
+    trainer.register_hooks([hook])
+    with pytest.raises(SystemExit) as stop:
+        trainer.train(0, 8)
+    assert stop.value.code == 130 and (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert "Ctrl-C: saving after this iteration" in capfd.readouterr().err
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    with pytest.raises(KeyboardInterrupt):
+        hook._receive(signal.SIGINT, None)

@@ -1,12 +1,17 @@
-"""Starting runs on devices that are not there."""
+"""Starting runs on devices that are not there, and how the processes of a run end."""
 
+import multiprocessing
+import signal
+import time
 from argparse import Namespace
+from contextlib import nullcontext
 
 import pytest
 from omegaconf import OmegaConf
+from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from lazyrun.engine.launch import launch
+from lazyrun.engine.launch import _forward_to_children, _run, launch
 from pretrain.common.errors import UserError
 
 
@@ -25,3 +30,28 @@ def test_a_killed_process_is_named_with_its_log(monkeypatch):
     args = Namespace(num_gpus=0, num_machines=1, machine_rank=0, dist_url="")
     with pytest.raises(SystemExit, match=r"error: rank 1 .* ended by SIGKILL, .* output/run/log\.txt\.rank1"):
         launch(lambda *_: None, args, cfg)
+
+
+@pytest.mark.parametrize("mistaken", [False, True])
+def test_the_group_is_closed_before_the_process_ends(mistaken):
+    """A group that is left to the interpreter's end has threads that may end it with "terminate called"."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    seen = []
+
+    def main(args, cfg) -> None:
+        seen.append(distributed.is_initialized())
+        if mistaken:
+            raise UserError("no such thing")
+
+    with pytest.raises(SystemExit, match="no such thing") if mistaken else nullcontext():
+        _run(main, Namespace(), None)
+    assert seen == [True] and not distributed.is_initialized()
+
+
+def test_ctrl_c_of_the_starting_process_lets_its_children_save():
+    """They may have got the Ctrl-C of the terminal already; a second one would not wait."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    _forward_to_children(signal.SIGINT, None)
+    child.join(30)
+    assert child.exitcode == -signal.SIGTERM

@@ -8,8 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from shapes import run_lengths
 
-from lazyrun.evaluation.analysis import evaluate, find_errors, read_annotations, read_results
-from pretrain.common.errors import UserError
+from lazyrun.evaluation.analysis import evaluate, find_errors
 
 
 def square(x: float) -> dict:
@@ -36,12 +35,6 @@ def dataset() -> dict:
 
 def found(image: int, category: int, x: float, score: float) -> dict:
     return {"image_id": image, "category_id": category, "bbox": [x, 10, 40, 40], "score": score}
-
-
-def one_annotation(**changes: object) -> str:
-    annotation = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 4, 4], **changes}
-    lists = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 7, "name": "cat"}]}
-    return json.dumps({**lists, "annotations": [annotation]})
 
 
 RESULTS = [
@@ -119,41 +112,3 @@ def test_figures_are_those_of_pycocotools(dataset, task, tmp_path):
     np.testing.assert_allclose(list(evaluation.summary.values()), expected, atol=1e-9)
     assert np.isnan(evaluation.class_ap["owl"]) and evaluation.class_count == {"cat": 3, "dog": 1, "owl": 0}
     assert "bbox" in results[0] and "id" not in results[0]  # what was given is left as it was
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[", "is not a JSON file"),
-        ("{}", "is not a COCO results file"),
-        ("[]", "holds no detections"),
-        ('[{"score": 1}]', "one of its detections has no image_id, category_id"),
-        (json.dumps([found(5, 7, 0, 1)]), "is of another data set: its image_id 5 is not among"),
-        (json.dumps([found(1, 1, 0, 1)]), "is of another data set: its category_id 1 is not among"),
-    ],
-)
-def test_bad_results(dataset, tmp_path, content, message):
-    path = tmp_path / "results.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=message):
-        read_results(path, dataset)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "does not exist"),
-        ("[]", "is not a COCO annotation file"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "one of its images has no file_name"),
-        (one_annotation(bbox=[1, 2, 3]), r"the bbox \[1, 2, 3\] is not four numbers"),
-        (one_annotation(image_id=5), "the image_id 5 is not among its images"),
-        (one_annotation(category_id=None), "one of its annotations has no category_id"),
-        ('{"images": [], "annotations": [], "categories": []}', "no"),
-    ],
-)
-def test_bad_annotations(tmp_path, content, message):
-    path = tmp_path / "truth.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UserError, match=message):
-        read_annotations(path)

@@ -7,7 +7,9 @@ import pytest
 from tiny_coco import content, evaluate, perfect, run_lengths, write
 
 from lazyrun.evaluation.analysis import evaluate as evaluate_results
-from lazyrun.evaluation.analysis import find_errors, read_annotations, read_results
+from lazyrun.evaluation.analysis import find_errors
+from lazyrun.evaluation.results import match_results
+from lazyrun.evaluation.truth import read_truth
 
 TRUTH = content()
 ALL = perfect(TRUTH)
@@ -109,8 +111,7 @@ def test_reports_see_what_the_evaluation_sees(tmp_path, oddity):
     evaluate(file, dict(zip(ids, ALL.values(), strict=True)), output_dir=str(tmp_path))
     path = tmp_path / "coco_instances_results.json"
     assert {r["image_id"] for r in json.loads(path.read_text())} == set(ids)
-    dataset = read_annotations(file)
-    results = read_results(path, dataset)
+    dataset, results = match_results(path, read_truth(file, tmp_path))
     assert [evaluate_results(dataset, results, t).summary["AP"] for t in ("bbox", "segm")] == pytest.approx([100, 100])
     assert sum(e.errors for e in find_errors(dataset, results, 0.5)) == 0
 
@@ -128,8 +129,8 @@ def test_images_with_many_objects(tmp_path):
     for fast in (True, False):
         results = evaluate(file, found, max_dets_per_image=160, use_fast_impl=fast, output_dir=str(tmp_path))
         assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
-    dataset = read_annotations(file)
-    results = read_results(tmp_path / "coco_instances_results.json", dataset)
+    path = tmp_path / "coco_instances_results.json"
+    dataset, results = match_results(path, read_truth(file, tmp_path))
     assert evaluate_results(dataset, results, "bbox").summary["AP"] == pytest.approx(100)
     assert evaluate_results(dataset, results, "bbox", max_detections=100).summary["AP"] < 70
     assert sum(e.errors for e in find_errors(dataset, results, 0.5)) == 0

@@ -13,7 +13,7 @@ from pretrain.common.distributed import World
 from pretrain.common.seeding import seeded_everywhere, seeded_torch
 from pretrain.data.augmentation import finetune_transform, posterize_some
 from pretrain.data.datasets import CorruptImages, ImageDataset
-from pretrain.data.labels import LabelledImages, take_fraction
+from pretrain.data.labels import LabelledImages, open_labelled, take_fraction
 from pretrain.data.readers import open_reader
 from pretrain.data.samplers import StatelessSampler, train_loader
 from pretrain.data.transforms import eval_transform, evaluation_transform, train_transform
@@ -160,6 +160,29 @@ def test_text_file_named_jpg(tmp_path):
     (tmp_path / "a.jpg").write_text("hello")
     with pytest.raises(ValueError, match=r"None of 1 image\(s\) from .*a\.jpg on can be read"):
         dataset(tmp_path)[0, 0]
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif", ".JPEG", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+def test_images_of_every_suffix(tmp_path, suffix):
+    image = Image.linear_gradient("L").resize((40, 40))
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for split in ("train", "val"):
+            file = tmp_path / "folders" / split / "cat" / f"a{suffix}"
+            file.parent.mkdir(parents=True)
+            image.save(file)
+            tar.add(file, arcname=f"{split}/a{suffix}")
+    assert [len(open_labelled(str(tmp_path / "folders"), split)) for split in ("train", "val")] == [1, 1]
+    for path in (tmp_path / "folders", tmp_path / "all.tar"):
+        assert dataset(path)[0, 0].image.std() > 0.5
+    assert len(open_reader(str(tmp_path / "all.tar"))) == 2
+
+
+def test_a_tar_file_among_images(folder, caplog):
+    with tarfile.open(folder / "backup.tar", "w") as tar:
+        tar.add(folder / "00.png", arcname="00.png")
+    assert len(open_reader(str(folder))) == 12
+    assert "holds images, which are read, and 1 .tar files, which are not (backup.tar, …)" in caplog.text
+    assert len(open_reader(str(folder / "backup.tar"))) == 1
 
 
 def test_grey_images(folder):

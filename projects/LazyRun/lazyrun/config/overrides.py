@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Real
@@ -20,20 +22,37 @@ __all__ = ["apply_overrides"]
 SWITCHES_OR_NAMES = ("train.compile",)
 """False by default, but not only true and false are values."""
 
+PATH_KEYS = re.compile(
+    r"data\.(train|val|cache|class_names|(train|val)_(json|images|labels))|train\.(output_dir|init_checkpoint)"
+)
+"""Keys whose values are paths, and taken as they are written."""
+
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Changes a config in place; what follows the `=` of a path is not parsed.
+
+    Raises:
+        UserError: a change is not of the form `key=value`, names nothing, or is of another kind than the value before.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    others = []
     for text in overrides:
         if text.startswith("--"):
             raise UserError(f"Option {text} comes after a key=value; put all options before the first of them.")
+        key, equals, value = text.partition("=")
+        if equals and PATH_KEYS.fullmatch(key) and "${" not in value:
+            _check_key(cfg, key)
+            OmegaConf.update(cfg, key, _path(value))
+            continue
+        others.append(text)
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as e:
             raise UserError(
-                f"Override {text!r} is not of the form key=value; a value with brackets, commas or blanks needs quotes "
-                f"of its own: \"key='a (1).jpg'\"."
+                f"Override {text!r} is not of the form key=value; a value with brackets, commas, blanks, letters "
+                f"beyond a to z and the like needs quotes of its own: \"key='a (1)'\"."
             ) from e
         if override.is_sweep_override():
             raise UserError(
@@ -43,12 +62,21 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             _check_key(cfg, override.key_or_group)
             _check_kind(override.key_or_group, override.value(), _current_value(cfg, override.key_or_group))
     try:
-        LazyConfig.apply_overrides(cfg, list(overrides))
+        LazyConfig.apply_overrides(cfg, others)
     except (KeyError, NotImplementedError, OmegaConfBaseException) as e:
         raise UserError(f"Overrides cannot be applied: {e}") from e
     for text in overrides:
         _check_references(cfg, text)
     _check_epochs(cfg, {text.partition("=")[0].lstrip("+~") for text in overrides})
+
+
+def _path(value: str) -> str | None:
+    """A path as it is written, without quotes around all of it, which the shell has left, and with `~` replaced."""
+    if value == "null":
+        return None
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and not os.path.exists(value):
+        value = value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value if os.path.exists(value) else os.path.expanduser(value)
 
 
 def _check_epochs(cfg: DictConfig, overridden: set[str]) -> None:

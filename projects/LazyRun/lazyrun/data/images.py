@@ -11,9 +11,18 @@ from PIL import Image, ImageOps
 from lazyrun.data.corrupt import CorruptImageError
 from pretrain.common.images import check_regular, to_eight_bits
 
-__all__ = ["IMAGE_SUFFIXES", "decode_image", "read_image"]
+__all__ = ["LARGEST_SIDE", "decode_image", "is_file", "read_image"]
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+LARGEST_SIDE = 2**16
+"""Pixels of the longest side that an annotation file may state: JPEG's, and far more than fits into memory."""
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether there is such a file, also for names that no file system takes."""
+    try:
+        return os.path.isfile(path)
+    except (OSError, ValueError):
+        return False
 
 
 def read_image(path: str | os.PathLike, image_format: str) -> np.ndarray:

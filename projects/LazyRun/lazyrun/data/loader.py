@@ -178,9 +178,10 @@ def corrupt_option(cfg: DictConfig) -> dict[str, float]:
     return {"max_corrupt": share_of_corrupt(cfg)} if ours else {}
 
 
-def _outlive_sigterm(_: int) -> None:
-    # A preempted job's signal reaches the workers too, but the trainer needs them to finish its iteration.
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
+def _outlive_signals(_: int) -> None:
+    # A preempted job's signal, or Ctrl-C, reaches the workers too, but the trainer needs them to finish its iteration.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: signal.alarm(GRACE_SECONDS))
 
 
 def build_train_loader(
@@ -233,7 +234,7 @@ def build_train_loader(
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=_outlive_sigterm,
+        worker_init_fn=_outlive_signals,
         # Without one of its own the loader draws from the global generator when it starts, in the middle of a step.
         generator=torch.Generator().manual_seed(seed),
         max_corrupt=max_corrupt,

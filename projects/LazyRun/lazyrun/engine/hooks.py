@@ -2,8 +2,10 @@
 
 import logging
 import math
+import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,24 +74,35 @@ class RecordMemory(HookBase):
 
 
 class SaveOnSigterm(HookBase):
-    """On SIGTERM finishes the iteration, saves a checkpoint for `--resume`, and exits with 143."""
+    """On SIGTERM or Ctrl-C finishes the iteration, saves a checkpoint for `--resume`, and exits with 143 or 130.
 
-    EXIT_CODE = 128 + signal.SIGTERM
+    A second Ctrl-C does not wait.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, checkpointer: RunCheckpointer):
         self.checkpointer = checkpointer
-        self.received = self.all_is_saved = False
+        self.received = 0
+        self.all_is_saved = False
 
     def before_train(self) -> None:
-        self.previous = signal.signal(signal.SIGTERM, self._receive)
+        # A shell has SIGINT ignored for jobs in the background.
+        heard = [s for s in self.SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        self.previous = {signum: signal.signal(signum, self._receive) for signum in heard}
 
     def after_train(self) -> None:
-        signal.signal(signal.SIGTERM, self.previous)
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
 
-    def _receive(self, *_: object) -> None:
-        self.received = True
+    def _receive(self, signum: int, _: object) -> None:
+        if self.received == signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.received and signum == signal.SIGINT and not self.all_is_saved and comm.is_main_process():
+            os.write(sys.stderr.fileno(), b"\nCtrl-C: saving after this iteration; once more stops at once.\n")
+        self.received = self.received or signum
         if self.all_is_saved:
-            raise SystemExit(self.EXIT_CODE)
+            raise SystemExit(128 + signum)
 
     @contextmanager
     def exiting_at_once(self) -> Iterator[None]:
@@ -98,23 +111,30 @@ class SaveOnSigterm(HookBase):
         try:
             yield
         except SystemExit:
-            logger.warning("SIGTERM: stopped in the evaluation; continue with --resume, which evaluates first.")
+            logger.warning(f"{_name(self.received)}: stopped in the evaluation; --resume evaluates first.")
             raise
         finally:
             self.all_is_saved = False
 
     def after_step(self) -> None:
-        if not self._anyone_received() or self.trainer.iter + 1 >= self.trainer.max_iter:
+        received = self._anyone_received()
+        if not received or self.trainer.iter + 1 >= self.trainer.max_iter:
             return
         name = f"model_{self.trainer.iter:07d}"
         self.checkpointer.save(name, iteration=self.trainer.iter)
         comm.synchronize()
-        logger.warning(f"SIGTERM: saved {name}.pth after iteration {self.trainer.iter}; continue with --resume.")
-        raise SystemExit(self.EXIT_CODE)
+        logger.warning(
+            f"{_name(received)}: saved {name}.pth after iteration {self.trainer.iter}; continue with --resume."
+        )
+        raise SystemExit(128 + received)
 
-    def _anyone_received(self) -> bool:
+    def _anyone_received(self) -> int:
         """All processes must stop after the same iteration, though the signal reaches them at different ones."""
-        return any(comm.all_gather(self.received))  # over gloo: no GPU has to wait for it
+        return max(comm.all_gather(self.received))  # over gloo: no GPU has to wait for it
+
+
+def _name(signum: int) -> str:
+    return "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
 
 
 class SavedEvalHook(EvalHook):

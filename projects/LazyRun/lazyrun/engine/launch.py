@@ -56,7 +56,9 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
     if device != "cpu" and args.num_gpus > visible:
         raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
     if args.num_gpus * args.num_machines > 1:
-        signal.signal(signal.SIGTERM, _forward_to_children)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, _forward_to_children)
     try:
         detectron2_launch(
             _run,
@@ -81,8 +83,13 @@ def _log_of(cfg: DictConfig, rank: int) -> Path:
 
 
 def _run(main: Main, args: Namespace, cfg: DictConfig | None) -> None:
-    with exit_on_user_error():
-        main(args, cfg)
+    try:
+        with exit_on_user_error():
+            main(args, cfg)
+    finally:
+        # Left to the interpreter's end, the group's threads may end the process with "terminate called".
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _join_torchrun(main: Main, args: Namespace, cfg: DictConfig) -> None:
@@ -92,14 +99,14 @@ def _join_torchrun(main: Main, args: Namespace, cfg: DictConfig) -> None:
         torch.cuda.set_device(local_rank)
     distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    try:
-        _run(main, args, cfg)
-    finally:
-        distributed.destroy_process_group()
+    _run(main, args, cfg)
 
 
-def _forward_to_children(signum: int, _: object) -> None:
-    """The starting process only waits; its children are the ones that train."""
+def _forward_to_children(*_: object) -> None:
+    """The starting process only waits; its children are the ones that train.
+
+    A Ctrl-C in a terminal reaches them without it, and a second one would end them at once: they get SIGTERM.
+    """
     for child in multiprocessing.active_children():
         if child.pid is not None:
-            os.kill(child.pid, signum)
+            os.kill(child.pid, signal.SIGTERM)

@@ -1,6 +1,5 @@
-"""What a detector gets right and wrong on a data set, from COCO annotation and result files alone."""
+"""What a detector gets right and wrong on a data set, from annotations and results alone."""
 
-import json
 import logging
 import warnings
 from collections import Counter, defaultdict
@@ -8,125 +7,21 @@ from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
-from pathlib import Path
 
 import faster_coco_eval
 import numpy as np
 import pycocotools.coco
 from pycocotools.cocoeval import COCOeval
 
-from lazyrun.data.coco.content import clean
-from lazyrun.data.coco.identity import IdMap, whole_number
-from lazyrun.data.coco.reading import read_coco_json
 from lazyrun.evaluation.ground_truth import complete, on_left_out
-from pretrain.common.errors import UserError
 
-__all__ = [
-    "Evaluation",
-    "ImageErrors",
-    "evaluate",
-    "find_errors",
-    "most_detections",
-    "read_annotations",
-    "read_results",
-]
+__all__ = ["Evaluation", "ImageErrors", "evaluate", "find_errors", "most_detections"]
 
 logger = logging.getLogger(__name__)
 
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 MATCH_IOU = 0.5
 USUAL_DETECTIONS = 100
-NEEDED = {
-    "images": ("id", "file_name"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
-"""The lists of an annotation file, in the order of :func:`read_coco_json`, and the keys of their entries."""
-
-KNOWN = {"image_id": "images", "category_id": "categories"}
-
-
-def read_annotations(path: Path) -> dict:
-    """A COCO annotation file, cleaned as it is for the evaluation; `left_out` lists what does not count.
-
-    Raises:
-        UserError: it is missing, not JSON, or what it lists is incomplete or cannot be used.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    try:
-        lists = read_coco_json(path)
-    except ValueError as e:
-        raise UserError(f"{path} {e}.") from e
-    if not lists[0]:
-        raise UserError(f"{path} lists no images; check that it is the right file.")
-    for (name, keys), entries in zip(NEEDED.items(), lists, strict=True):
-        _check_entries(path, name, entries, keys)
-    _check_references(path, *lists)
-    try:
-        content = clean(*lists, sizes_needed=False)
-    except ValueError as e:
-        raise UserError(f"{path}: {e}.") from e
-    content.check(path)
-    return {
-        "images": content.images,
-        "annotations": content.annotations,
-        "categories": content.categories,
-        "left_out": content.left_out,
-    }
-
-
-def _check_references(path: Path, images: list[dict], annotations: list[dict], categories: list[dict]) -> None:
-    image_ids, category_ids = IdMap([i["id"] for i in images]), {whole_number(c["id"]) for c in categories}
-    for a in annotations:
-        if image_ids.get(a["image_id"]) is None:
-            raise UserError(f"{path}: the image_id {a['image_id']} is not among its images.")
-        if whole_number(a["category_id"]) not in category_ids:
-            raise UserError(f"{path}: the category_id {a['category_id']} is not among its categories.")
-
-
-def _check_entries(path: Path, name: str, entries: list[dict], keys: Sequence[str]) -> None:
-    for entry in entries:
-        lacking = [key for key in keys if entry.get(key) is None]
-        if lacking:
-            raise UserError(f"{path}: one of its {name} has no {', '.join(lacking)}: {json.dumps(entry)[:100]}")
-        box = entry.get("bbox", [0] * 4)
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
-            raise UserError(f"{path}: the bbox {json.dumps(box)[:100]} is not four numbers: x, y, width, height.")
-
-
-def read_results(path: Path, dataset: dict) -> list[dict]:
-    """A COCO results file that belongs to `dataset`.
-
-    Raises:
-        UserError: it is missing, not JSON, empty, not a list of detections, or of another data set.
-    """
-    results = _read_json(path)
-    if not isinstance(results, list) or any(not isinstance(r, dict) or "score" not in r for r in results):
-        raise UserError(f"{path} is not a COCO results file: a list of detections with a score each.")
-    if not results:
-        raise UserError(f"{path} holds no detections; train the detector longer, or check which weights it was given.")
-    _check_entries(path, "detections", results, ("image_id", "category_id", "score"))
-    numbers = {image["source_id"]: image["id"] for image in dataset["images"] if "source_id" in image}
-    if numbers:
-        results = [{**r, "image_id": numbers.get(r["image_id"], r["image_id"])} for r in results]
-    for key, table in KNOWN.items():
-        strangers = {r[key] for r in results} - {row["id"] for row in dataset[table]}
-        if strangers:
-            raise UserError(
-                f"{path} is of another data set: its {key} {sorted(strangers, key=str)[0]} is not among the "
-                f"annotations' {table}."
-            )
-    return results
-
-
-def _read_json(path: Path) -> list | dict:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as e:
-        raise UserError(f"{path} is not a JSON file: {e}") from e
 
 
 @dataclass
@@ -155,7 +50,7 @@ def evaluate(dataset: dict, results: Sequence[dict], task: str, max_detections: 
     """COCO's evaluation.
 
     Args:
-        dataset: a COCO annotation file, as :func:`read_annotations` gives it.
+        dataset: a COCO annotation file, as :func:`lazyrun.evaluation.results.match_results` gives it.
         results: detections of a COCO results file.
         task: `bbox` or `segm`.
         max_detections: detections that count in an image, best first; by default :func:`most_detections`.

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 
 from lazyrun.evaluation.ground_truth import GroundTruth, complete, on_left_out
+from lazyrun.evaluation.results import LISTING
 from pretrain.common.files import save_json
 
 try:
@@ -91,8 +93,10 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         counted = self._counted(predictions)
         with _replaced("COCOeval", self.implementation), _replaced("COCOevalMaxDets", self._with_limit()):
             super()._eval_predictions(counted, img_ids)
-        if self._output_dir and (self._coco_api.left_out or self._coco_api.source_ids):
-            self._write_all(predictions)
+        if self._output_dir:
+            self._write_listing(img_ids)
+            if self._coco_api.left_out or self._coco_api.source_ids:
+                self._write_all(predictions)
 
     def _with_limit(self) -> type:
         """The class that detectron2 takes for another limit than COCO's; faster-coco-eval's own knows any."""
@@ -116,6 +120,18 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         """The annotation file's category ids by class index."""
         ids = self._metadata.get("thing_dataset_id_to_contiguous_id") or {}
         return {index: i for i, index in ids.items()}
+
+    def _write_listing(self, img_ids: Sequence[int] | None) -> None:
+        """Writes which image and class an id in the results file stands for."""
+        truth, folder = self._coco_api, self._metadata.get("image_root", "")
+        images = [
+            {"id": truth.source_ids.get(i["id"], i["id"]), "file_name": os.path.join(folder, i["file_name"])}
+            for i in truth.dataset["images"]
+            if img_ids is None or i["id"] in img_ids
+        ]
+        class_ids, names = self._class_ids(), self._metadata.get("thing_classes") or ()
+        categories = [{"id": class_ids.get(index, index), "name": name} for index, name in enumerate(names)]
+        save_json({"images": images, "categories": categories}, Path(self._output_dir) / LISTING)
 
     def _write_all(self, predictions: list[dict]) -> None:
         """Writes the results file anew, with all detections and the file's own ids of images."""

@@ -4,8 +4,8 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazyrun.data.images import IMAGE_SUFFIXES
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = ["VIDEO_SUFFIXES", "find_images", "is_video"]
 

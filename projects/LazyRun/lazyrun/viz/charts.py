@@ -1,7 +1,7 @@
 """Charts of a report: AP of every class, precision over recall."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lazyrun.evaluation.analysis import Evaluation
+from lazyrun.viz.fonts import families_for
 
 __all__ = ["class_ap_chart", "draw", "precision_recall_chart"]
 
@@ -33,9 +34,9 @@ def _theme(name: str) -> Iterator[None]:
         yield
 
 
-def draw(chart: Callable[..., Figure], *args: Any, theme: str = "light") -> bytes:
-    """A chart of this module as PNG, `light` or `dark`."""
-    with _theme(theme):
+def draw(chart: Callable[..., Figure], *args: Any, names: Iterable[str] = (), theme: str = "light") -> bytes:
+    """A chart of this module as PNG, `light` or `dark`; `names` are those of classes that it shows."""
+    with _theme(theme), matplotlib.rc_context({"font.family": families_for("".join(names))}):
         figure = chart(*args)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")

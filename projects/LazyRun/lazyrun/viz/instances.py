@@ -11,6 +11,8 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 from detectron2.utils.visualizer import ColorMode, GenericMask, Visualizer
 from pycocotools import mask as mask_util
 
+from lazyrun.viz.fonts import families_for
+
 __all__ = ["contact_sheet", "draw_annotations", "draw_comparison", "draw_instances", "group_by_image"]
 
 TITLE_HEIGHT = 22
@@ -122,7 +124,7 @@ def draw_comparison(
 
 
 class _LabelsInside(Visualizer):
-    """Moves labels that would run over the right edge to the left."""
+    """Moves labels that would run over the right edge to the left, and draws them in fonts that have their letters."""
 
     CHARACTER_WIDTH = 0.6
     """Of the font size; an average."""
@@ -133,7 +135,9 @@ class _LabelsInside(Visualizer):
         points = font_size or self._default_font_size
         width = self.CHARACTER_WIDTH * len(text) * points * self.output.fig.dpi / 72
         x = max(0, min(position[0], self.output.width - width))
-        return super().draw_text(text, (x, position[1]), font_size=font_size, **options)
+        output = super().draw_text(text, (x, position[1]), font_size=font_size, **options)
+        output.ax.texts[-1].set_fontfamily(families_for(text))
+        return output
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> np.ndarray:

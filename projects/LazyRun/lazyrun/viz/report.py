@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from lazyrun.data.images import decode_image
 from lazyrun.evaluation.analysis import Evaluation, ImageErrors, evaluate, find_errors
 from lazyrun.viz.charts import TASKS, class_ap_chart, draw, precision_recall_chart
 from lazyrun.viz.instances import draw_comparison, group_by_image
@@ -102,7 +103,8 @@ def _draw_charts(evaluations: Sequence[Evaluation], output: Path) -> list[dict[s
     charts |= {f"precision_recall_{e.task}": (precision_recall_chart, e) for e in evaluations}
     drawn: list[dict[str, bytes]] = []
     for name, (chart, argument) in charts.items():
-        drawn.append({theme: draw(chart, argument, theme=theme) for theme in ("light", "dark")})
+        names = evaluations[0].class_count
+        drawn.append({theme: draw(chart, argument, names=names, theme=theme) for theme in ("light", "dark")})
         with replacing(output / f"{name}.png") as temporary:
             temporary.write_bytes(drawn[-1]["light"])
     return drawn
@@ -120,12 +122,13 @@ def _draw_pictures(
     pictures = []
     for rank, image in enumerate(errors, start=1):
         file_name = files[image.image_id]
-        pixels = cv2.imread(str(folder / file_name))
-        if pixels is None:
-            raise UserError(f"Image {folder / file_name} is missing or cannot be read.")
+        try:
+            pixels = decode_image(folder / file_name, "RGB")
+        except Exception as e:  # Pillow raises a dozen types for damaged files
+            raise UserError(f"Image {folder / file_name} is missing or cannot be read: {e}") from e
         objects, detections = truth[image.image_id], found[image.image_id]
         picture = draw_comparison(
-            cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB),
+            pixels,
             _noted(objects, image.missed, "missed"),
             _noted(detections, image.false, "false"),
             names,

@@ -1,5 +1,7 @@
 """CVAT for images 1.1: every shape, groups, and what is refused, with image and shape."""
 
+import re
+
 import numpy as np
 import pytest
 from layouts import (
@@ -51,6 +53,43 @@ def test_round_trip(tmp_path):
     assert objects(found) == objects(coco(BOXES, POLYGONS)) and len(found.images) == 4
     assert found.names == NAMES[::-1]  # as the task defines them
     assert objects(read_dataset(tmp_path / "annotations.xml")) == objects(found)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_subsets_of_a_project(tmp_path, apart):
+    for part in ("Train", "Validation"):
+        write_photos(tmp_path / "images" / (part if apart else ""))
+    xml = cvat_xml(as_shapes())
+    head, _, rest = xml.partition("<image ")
+    images = f"<image {rest.removesuffix('</annotations>')}"
+    subsets = [images.replace("<image ", f'<image subset="{s}" ') for s in ("Train", "Validation")]
+    if apart:
+        (tmp_path / "annotations.xml").write_text("".join([head, *subsets, "</annotations>"]), encoding="utf-8")
+        assert len(read_dataset(tmp_path).images) == 8
+    else:
+        text = head + subsets[0].replace('name="b.png"', 'name="gone.png"') + subsets[1] + "</annotations>"
+        (tmp_path / "annotations.xml").write_text(text, encoding="utf-8")
+    for path in (tmp_path, tmp_path / "annotations.xml"):
+        found = read_dataset(path, "val")
+        assert objects(found) == objects(coco(BOXES, POLYGONS)) and len(found.images) == 4
+        assert found.notes == ["its subset 'validation', 4 of 8 images"]
+        assert (
+            not apart
+            or found.root == tmp_path / "images" / "Validation"
+            or "Validation" in found.images[0]["file_name"]
+        )
+
+
+def test_a_file_for_each_task(tmp_path):
+    write_photos(tmp_path / "images")
+    xml = cvat_xml(as_shapes())
+    whole = re.findall(r"<image .*?</image>", xml, re.DOTALL)
+    for number, some in enumerate((whole[:1], whole[1:]), start=1):
+        (tmp_path / f"task_{number}").mkdir()
+        text = xml[: xml.index("<image ")] + "".join(some) + "</annotations>"
+        (tmp_path / f"task_{number}" / "annotations.xml").write_text(text, encoding="utf-8")
+    found = read_dataset(tmp_path)
+    assert objects(found) == objects(coco(BOXES, POLYGONS)) and found.names == NAMES[::-1]
 
 
 def test_masks(tmp_path):

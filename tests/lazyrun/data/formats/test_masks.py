@@ -89,6 +89,12 @@ def test_refusals(tmp_path):
     grey(numbered("b.png")[:-1]).save(file)
     with pytest.raises(UserError, match=r"b\.png: a mask of 64x47 for an image of 64x48"):
         read_dataset(tmp_path)
+    for mode, refusal in (("F", "not fractions"), ("CMYK", "a mask of 9x9 for an image of 64x48")):
+        Image.new(mode, (9, 9), 0.5 if mode == "F" else None).save(file.with_suffix(".tif"))
+        file.unlink(missing_ok=True)
+        with pytest.raises(UserError, match=rf"b\.tif.*{refusal}"):
+            read_dataset(tmp_path)
+    file.with_suffix(".tif").unlink()
     file.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"b\.png cannot be read as a mask"):
         read_dataset(tmp_path)

@@ -48,6 +48,49 @@ def test_the_layout_of_roboflow(tmp_path):
     assert objects(read_dataset(tmp_path / "valid")) == objects(read_dataset(tmp_path / "valid", "val")) == ORIGINAL
 
 
+@pytest.mark.parametrize(
+    ("base", "entry"),
+    [
+        ("", "images/{}"),
+        (".", "./images/{}"),
+        ("", "../images/{}"),
+        ("../cards", "images/{}"),
+        ("/content/datasets/cards", "images/{}"),
+        ("", "/content/datasets/cards/images/{}"),
+        ("", "C:\\data\\cards\\images\\{}"),
+        ("datasets/cards", "images/{}"),
+        ("", "cards/images/{}"),
+        ("images", "{}"),
+    ],
+)
+def test_where_paths_may_be_relative_to(tmp_path, monkeypatch, base, entry):
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "val"):
+        write_photos(tmp_path / "cards" / "images" / part)
+        write(tmp_path / "cards" / "labels" / part)
+    file = tmp_path / "cards" / "data.yaml"
+    paths = "".join(f"{part}: {entry.format(part)}\n" for part in ("train", "val"))
+    file.write_text(f"path: {base}\n{paths}names: [coin, kite]\n")
+    found = read_dataset(file, "val")
+    assert objects(found) == ORIGINAL and found.root == tmp_path / "cards"
+    assert all(i["file_name"].startswith("images/val/") for i in found.images)
+    (tmp_path / "cards" / "lists").mkdir()
+    for line in ("./images/val/b.png", "/content/cards/images/val/b.png", "../images/val/b.png", "images/val/b.png"):
+        (tmp_path / "cards" / "lists" / "val.txt").write_text(line)
+        file.write_text("val: lists/val.txt\nnames: [coin, kite]\n")
+        assert [i["file_name"] for i in read_dataset(file, "val").images] == ["images/val/b.png"]
+
+
+def test_the_layout_of_darknet(tmp_path):
+    """As CVAT exports "YOLO 1.1"."""
+    write(write_photos(tmp_path / "obj_train_data"))
+    (tmp_path / "obj.names").write_text("coin\nkite\n")
+    (tmp_path / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n")
+    (tmp_path / "train.txt").write_text("".join(f"data/obj_train_data/{name}\n" for name in PHOTOS))
+    found = read_dataset(tmp_path)
+    assert objects(found) == ORIGINAL and found.names == ["coin", "kite"]
+
+
 def test_lists_of_images(tmp_path):
     write_photos(tmp_path / "images")
     write(tmp_path / "labels")

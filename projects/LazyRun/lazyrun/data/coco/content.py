@@ -11,6 +11,7 @@ from lazyrun.data.coco.annotations import clean_annotations
 from lazyrun.data.coco.findings import Findings
 from lazyrun.data.coco.identity import IdMap, whole_number
 from lazyrun.data.coco.reading import read_coco_json
+from lazyrun.data.images import LARGEST_SIDE
 from pretrain.common.errors import UserError
 
 __all__ = ["CocoContent", "clean", "load"]
@@ -121,12 +122,12 @@ def _clean_images(content: CocoContent, images: list[dict], sizes_needed: bool) 
 
 
 def _side(content: CocoContent, image: dict, key: str) -> int | None:
-    """Width or height in pixels, None where there is none."""
+    """Width or height in pixels, None where there is none that can be meant."""
     value = image.get(key)
     if type(value) is int:
-        return value if value > 0 else None
+        return value if 0 < value <= LARGEST_SIDE else None
     number = whole_number(value)
-    if number is None or number <= 0:
+    if number is None or not 0 < number <= LARGEST_SIDE:
         return None
     content.mended.note(
         "widths and heights written as text or with a decimal point", f"{value!r} of image {image.get('id')}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from lazyrun.data.coco.findings import Findings
+from lazyrun.data.images import is_file
 from pretrain.common.errors import UserError
 from pretrain.common.images import check_depth, check_regular
 
@@ -46,9 +47,7 @@ def check_files(images: list[dict], root: Path, max_corrupt: float) -> tuple[Fin
     """
     faults = Findings()
     present = set(os.listdir(root))  # one listing instead of a look-up for each of 118 000 files
-    missing = [
-        i["file_name"] for i in images if i["file_name"] not in present and not (root / i["file_name"]).is_file()
-    ]
+    missing = [i["file_name"] for i in images if i["file_name"] not in present and not is_file(root / i["file_name"])]
     faults.add("image files missing", missing, f"they should be in {root}.")
     if missing:
         return faults, []

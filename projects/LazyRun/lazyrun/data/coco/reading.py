@@ -6,7 +6,7 @@ from typing import Any
 
 from pretrain.common.errors import UserError
 
-__all__ = ["LISTS", "parse_json", "read_coco_json"]
+__all__ = ["LISTS", "coco_lists", "parse_json", "read_coco_json"]
 
 LISTS = ("images", "annotations", "categories")
 
@@ -19,17 +19,22 @@ def read_coco_json(json_file: Path) -> tuple[list[dict], list[dict], list[dict]]
     Raises:
         UserError: it is not one; the message continues a sentence that begins with the file's name.
     """
-    content = parse_json(json_file)
+    return coco_lists(parse_json(json_file))
+
+
+def coco_lists(content: object) -> tuple[list[dict], list[dict], list[dict]]:
+    """Images, annotations and categories of what a JSON file holds; raises as :func:`read_coco_json`."""
     other = _other_json(content)
     if other:
         raise UserError(f"is not a COCO annotation file: {other}")
-    try:
-        lists = tuple(content[key] for key in LISTS)
-    except KeyError as e:
-        raise UserError(f"is not a COCO annotation file: it has no {e}") from e
+    assert isinstance(content, dict), "others are told above"
+    missing = next((key for key in LISTS if key not in content), None)
+    if missing:
+        raise UserError(f"is not a COCO annotation file: it has no {missing!r}")
+    images, annotations, categories = lists = [content[key] for key in LISTS]
     if not all(isinstance(entries, list) and all(isinstance(e, dict) for e in entries) for entries in lists):
         raise UserError("is not a COCO annotation file: images, annotations and categories must be lists of objects")
-    return lists
+    return images, annotations, categories
 
 
 def parse_json(json_file: Path) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 from lazyrun.data.coco.content import load
 from lazyrun.data.formats.content import AnnotatedSet
 from lazyrun.data.formats.source import Source
+from lazyrun.data.images import is_file
 from pretrain.common.errors import UserError
 
-__all__ = ["looks_like_coco", "read_coco", "stated_root"]
+__all__ = ["NAME", "looks_like_coco", "read_coco", "stated_root"]
 
 NAME = "COCO JSON"
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data")
@@ -46,7 +47,8 @@ def read_coco(source: Source) -> AnnotatedSet:
     root, images = _place_images(source, file, content.images)
     notes = [sentence.rstrip(".") for sentence in content.mended.sentences()]
     json_file = file if images is content.images else None
-    return AnnotatedSet(source.path, NAME, root, images, content.annotations, content.categories, notes, json_file)
+    found = (images, content.annotations, content.categories, notes)
+    return AnnotatedSet(source.path, NAME, root, *found, json_file=json_file, left_out=content.left_out)
 
 
 def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path, list[dict]]:
@@ -54,7 +56,7 @@ def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path,
     names = [image["file_name"] for image in images]
     stated = stated_root(source.parsed)
     for candidates in ([stated] if stated else [], *_candidates(file)):
-        holding = [folder for folder in candidates if all((folder / name).is_file() for name in names)]
+        holding = [folder for folder in candidates if all(is_file(folder / name) for name in names)]
         if len(holding) > 1:
             raise UserError(
                 f"{file}: its images may be those of {holding[0]} or of {holding[1]}; name the folder with "

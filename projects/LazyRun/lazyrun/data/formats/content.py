@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from lazyrun.data.coco_check import upright_size
+from lazyrun.data.images import LARGEST_SIDE
 from pretrain.common.errors import UserError
 
 __all__ = ["AnnotatedSet", "CocoBuilder", "listed"]
@@ -29,6 +30,7 @@ class AnnotatedSet:
         categories: as in COCO files, in the order of their ids, which is that of the model's class indices.
         notes: sentences about what was left out or decided.
         json_file: COCO file of exactly this content, where there is one.
+        left_out: annotations whose mask cannot be used, which an evaluation counts neither way.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class AnnotatedSet:
     categories: list[dict]
     notes: list[str] = field(default_factory=list)
     json_file: Path | None = None
+    left_out: list[dict] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -88,18 +91,21 @@ class CocoBuilder:
 
         Args:
             file: it must exist.
-            size: width and height in pixels, where the annotations tell; else the file is opened.
+            size: width and height in pixels, where the annotations tell; else the file is opened. They may be anything
+                that a file can state.
             where: what names it, for messages.
 
         Returns:
             what :meth:`add` needs; None if the file cannot be opened and so is left out.
 
         Raises:
-            UserError: it was added before.
+            UserError: it was added before, or no image is of that size.
         """
         file = Path(os.path.abspath(file))
         if file in self._files:
             raise UserError(f"{where}: image {file} is annotated twice; remove one of the annotations.")
+        if size is not None and max(size) > LARGEST_SIDE:
+            raise UserError(f"{where}: it states a side of {max(size)!s:.9} pixels; correct or remove that.")
         if size is None or min(size) < 1:
             try:
                 with Image.open(file) as opened:
@@ -137,6 +143,8 @@ class CocoBuilder:
         Raises:
             UserError: it has no class, is no box or polygon, or lies outside of its image.
         """
+        if not (polygons or mask is not None or box is not None):
+            raise UserError(f"{where}: it has no outline; correct or remove it.")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{where}: it has no class name; give it one or remove it.")
         if self.names is not None and label.strip() not in self.names:

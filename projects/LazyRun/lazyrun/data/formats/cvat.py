@@ -1,12 +1,13 @@
 """CVAT: its own XML, "CVAT for images 1.1"."""
 
 from collections import defaultdict
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import number, numbers
+from lazyrun.data.formats.files import name_of_part, number, numbers, read_xml, split_in
 from lazyrun.data.formats.shapes import corners_box, ellipse, rotated_box, window_mask
 from lazyrun.data.formats.source import Source
 from pretrain.common.errors import UserError
@@ -25,25 +26,42 @@ def looks_like_cvat(root: Element) -> bool:
 def read_cvat(source: Source) -> AnnotatedSet:
     """Boxes, polygons, ellipses and masks; polygons and masks of one class and one group are parts of one object.
 
-    All images are read; those without shapes are background. The classes are those that the task defines. A rotated
-    box becomes the upright one around it.
+    All images of the subset are read; those without shapes are background. Several files, of jobs or tasks, are one
+    set. The classes are those that the tasks define. A rotated box becomes the upright one around it.
 
     Raises:
         UserError: it is a video's file, an image is missing, or a shape is none of these.
     """
-    file, root = source.files[0], source.parsed
+    roots = {file: _root(file) for file in source.files}
+    labels = [label for root in roots.values() for label in root.iterfind("meta//labels/label")]
+    names = [(label.findtext("name") or "").strip() for label in labels]
+    builder = CocoBuilder(list(dict.fromkeys(names)) or None)
+    images = [(file, element) for file, root in roots.items() for element in root.findall("image")]
+    part = name_of_part((_subset(element) for _, element in images), source.path, source.split)
+    chosen = [(file, element) for file, element in images if not part or _subset(element) == part]
+    for file, element in chosen:
+        name, subset = element.get("name") or "", element.get("subset")
+        where = f"{file}: image {name}"
+        width, height = numbers(element, ("width", "height"), where)
+        found = source.finder.find(f"{subset}/{name}" if subset else name, file)
+        image = builder.image(found, (int(width), int(height)), where)
+        if image:
+            _add_objects(builder, image, element, where)
+    if part:
+        builder.notes.append(f"its subset {part!r}, {len(chosen)} of {len(images)} images")
+    return builder.finish(source.path, NAME)
+
+
+def _root(file: Path) -> Element:
+    root = read_xml(file)
     if root.find("track") is not None:
         raise UserError(f"{file} is CVAT's format for videos (it has tracks); export as 'CVAT for images 1.1'.")
-    names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
-    builder = CocoBuilder(list(dict.fromkeys(names)) or None)
-    for element in root.findall("image"):
-        name = element.get("name") or ""
-        width, height = numbers(element, ("width", "height"), f"{file}: image {name}")
-        found = source.finder.find(name, file)
-        image = builder.image(found, (int(width), int(height)), f"{file}: image {name}")
-        if image:
-            _add_objects(builder, image, element, f"{file}: image {name}")
-    return builder.finish(source.path, NAME)
+    return root
+
+
+def _subset(image: Element) -> str:
+    """The split that an image's subset is, or ""."""
+    return split_in(image.get("subset") or "")
 
 
 def _add_objects(builder: CocoBuilder, image: dict, element: Element, where: str) -> None:

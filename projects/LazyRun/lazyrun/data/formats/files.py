@@ -14,12 +14,15 @@ from xml.etree import ElementTree
 
 import yaml
 
-from lazyrun.data.images import IMAGE_SUFFIXES
+from lazyrun.data.images import is_file
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = [
     "Folder",
     "ImageFinder",
+    "entries",
+    "name_of_part",
     "number",
     "numbers",
     "part_of_split",
@@ -27,9 +30,9 @@ __all__ = [
     "read_text",
     "read_xml",
     "read_yaml",
+    "split_in",
+    "table",
 ]
-
-IMAGES = IMAGE_SUFFIXES | {".gif"}
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trainval"),
@@ -54,7 +57,7 @@ class Folder:
 
     @cached_property
     def images(self) -> list[Path]:
-        return [f for f in self.files if f.suffix.lower() in IMAGES]
+        return [f for f in self.files if f.suffix.lower() in IMAGE_SUFFIXES]
 
     @cached_property
     def by_name(self) -> dict[str, list[Path]]:
@@ -116,7 +119,7 @@ class ImageFinder:
         """
         name = name.replace("\\", "/")
         for direct in () if by_stem else (annotations.parent / name, self.path / name):
-            if direct.suffix.lower() in IMAGES and direct.is_file():
+            if direct.suffix.lower() in IMAGE_SUFFIXES and is_file(direct):
                 return direct
         for place in ("folder", "_surroundings") if self._around else ("folder",):
             folder: Folder = getattr(self, place)
@@ -163,14 +166,29 @@ def part_of_split(
         UserError: only other splits are there.
     """
     marks = {file: _mark(file.relative_to(folder), stems) for file in files}
-    present = {mark for mark in marks.values() if mark}
+    part = name_of_part(marks.values(), folder, split)
+    return [file for file in files if not part or marks[file] == part], part
+
+
+def name_of_part(marks: Iterable[str], where: Path, split: str | None) -> str:
+    """What a split is called among names of parts; "" if none is named, or everything is taken.
+
+    Args:
+        marks: one of :data:`SPLIT_NAMES` for each file or image, or "".
+        where: what holds them, for messages.
+        split: `train` or `val`; None takes everything.
+
+    Raises:
+        UserError: only other splits are there.
+    """
+    present = set(marks) - {""}
     if split is None or not present:
-        return list(files), ""
+        return ""
     for name in SPLIT_NAMES[split]:
         if name in present:
-            return [f for f in files if marks[f] == name], name
+            return name
     raise UserError(
-        f"{folder}: it has the parts {', '.join(sorted(present))}, but none called {' or '.join(SPLIT_NAMES[split])}; "
+        f"{where}: it has the parts {', '.join(sorted(present))}, but none called {' or '.join(SPLIT_NAMES[split])}; "
         "name the folder or file of the part that is meant."
     )
 
@@ -180,8 +198,13 @@ def _mark(relative: Path, stems: bool) -> str:
     words = [p.casefold() for p in relative.parts[:-1]]
     if stems:
         words += re.split(r"[^a-z0-9]+", relative.stem.casefold())
-    known = [name for names in SPLIT_NAMES.values() for name in names]
-    return next((w.rstrip("0123456789") for w in words if w.rstrip("0123456789") in known), "")
+    return next(filter(None, map(split_in, words)), "")
+
+
+def split_in(word: str) -> str:
+    """The name of a split that a word is, in whatever case and maybe with a year, or ""."""
+    name = word.casefold().rstrip("0123456789")
+    return name if any(name in names for names in SPLIT_NAMES.values()) else ""
 
 
 def read_json(path: Path) -> Any:
@@ -208,7 +231,9 @@ def read_yaml(path: Path) -> Any:
     """A YAML file."""
     try:
         return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as e:
+    except RecursionError as e:
+        raise UserError(f"{path} is not a YAML file of annotations: it is nested too deeply.") from e
+    except (yaml.YAMLError, ValueError) as e:  # of a date that is none, such as 2024-99-99
         raise UserError(f"{path} is not a YAML file: {' '.join(str(e).split())}.") from e
 
 
@@ -239,11 +264,42 @@ def number(value: object, where: str, what: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
         result = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         result = math.nan
     if not math.isfinite(result):
-        raise UserError(f"{where}: {what} is {value!r}, not a number; correct or remove it.")
+        raise UserError(f"{where}: {what} is {_shown(value)}, not a number; correct or remove it.")
     return result
+
+
+def table(value: object, where: str, what: str) -> dict[str, Any]:
+    """An object of JSON; null is an empty one.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: {what} is {_shown(value)}, not a table of keys and values; correct or remove it.")
+    return value
+
+
+def entries(value: object, where: str, what: str) -> list:
+    """A list of JSON, or the values of an object; null is an empty one.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list | dict):
+        raise UserError(f"{where}: {what} is {_shown(value)}, not a list; correct or remove it.")
+    return list(value.values()) if isinstance(value, dict) else value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def numbers(values: object, keys: Iterable[str], where: str) -> list[float]:
@@ -253,5 +309,5 @@ def numbers(values: object, keys: Iterable[str], where: str) -> list[float]:
         UserError: one is missing, or not a number.
     """
     if not hasattr(values, "get"):
-        raise UserError(f"{where}: it is {str(values)[:60]!r}, without coordinates; correct or remove it.")
+        raise UserError(f"{where}: it is {_shown(values)}, without coordinates; correct or remove it.")
     return [number(values.get(key), where, key) for key in keys]

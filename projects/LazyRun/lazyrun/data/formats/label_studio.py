@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import IMAGES, ImageFinder, number, numbers
+from lazyrun.data.formats.files import ImageFinder, entries, number, numbers, table
 from lazyrun.data.formats.shapes import ellipse, rotated_box
 from lazyrun.data.formats.source import Source
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = ["looks_like_label_studio", "read_label_studio"]
 
@@ -47,7 +48,7 @@ def read_label_studio(source: Source) -> AnnotatedSet:
         if results is None:
             bare += 1
             continue
-        shapes = [r for r in results if isinstance(r, dict) and (r.get("type") or "").endswith("labels")]
+        shapes = [r for r in results if str(table(r, where, "a result").get("type")).endswith("labels")]
         image = builder.image(_find(source.finder, file, task, where), _size(shapes, where), where)
         for index, result in enumerate(shapes if image else (), start=1):
             assert image is not None, "without an image nothing is read"
@@ -66,14 +67,14 @@ def _results(task: dict[str, Any], where: str) -> tuple[list | None, int]:
         raise UserError(f"{where}: its annotations are numbers; export as JSON, with the annotations in full.")
     kept = [a for a in annotations if not a.get("was_cancelled")]
     chosen = next((a for a in kept if a.get("ground_truth")), kept[0] if kept else None)
-    return (None if chosen is None else chosen.get("result") or []), len(kept)
+    return (None if chosen is None else entries(chosen.get("result"), where, "result")), len(kept)
 
 
 def _find(finder: ImageFinder, file: Path, task: dict[str, Any], where: str) -> Path:
     """The image of a task; Label Studio puts eight digits before the names of uploaded files."""
     data = task["data"]
     texts = [data["image"]] if isinstance(data.get("image"), str) else [v for v in data.values() if isinstance(v, str)]
-    names = [name for name in map(_path_of, texts) if Path(name).suffix.lower() in IMAGES]
+    names = [name for name in map(_path_of, texts) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if not names:
         raise UserError(f"{where}: its data names no image file.")
     try:
@@ -102,7 +103,7 @@ def _size(results: list[dict], where: str) -> tuple[int, int] | None:
 
 
 def _add(builder: CocoBuilder, image: dict, result: dict[str, Any], where: str) -> None:
-    kind, value = result["type"], result.get("value")
+    kind, value = result["type"], table(result.get("value"), where, "value")
     size = width, height = image["width"], image["height"]
     if kind in WITHOUT_AREA:
         builder.skip(where)
@@ -113,12 +114,12 @@ def _add(builder: CocoBuilder, image: dict, result: dict[str, Any], where: str) 
         )
     if result.get("image_rotation"):
         raise UserError(f"{where}: the image was annotated rotated; rotate the file itself and annotate it upright.")
-    labels = (value or {}).get(kind)
+    labels = value.get(kind)
     label = labels[0] if isinstance(labels, list) and len(labels) == 1 else None
     if kind == "polygonlabels":
         builder.add(image, label, where, polygons=[_polygon(value, size, where)])
         return
-    degrees = number((value or {}).get("rotation") or 0, where, "rotation")
+    degrees = number(value.get("rotation") or 0, where, "rotation")
     if kind == "ellipselabels":
         x, y, rx, ry = numbers(value, ("x", "y", "radiusX", "radiusY"), where)
         axes = x * width / 100, y * height / 100, rx * width / 100, ry * height / 100
@@ -131,8 +132,8 @@ def _add(builder: CocoBuilder, image: dict, result: dict[str, Any], where: str) 
     builder.add(image, label, where, box=[round(v, DIGITS) for v in box])
 
 
-def _polygon(value: Any, size: tuple[int, int], where: str) -> list[float]:
-    points = value.get("points") if isinstance(value, dict) else None
+def _polygon(value: dict[str, Any], size: tuple[int, int], where: str) -> list[float]:
+    points = value.get("points")
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 for p in points):
         raise UserError(f"{where}: its points are not pairs of numbers; correct or remove it.")
     return [

@@ -68,7 +68,7 @@ def _add_objects(builder: CocoBuilder, image: dict, shapes: list, file: Path) ->
             builder.skip(where)
             continue
         group = shape.get("group_id")
-        groups[index if group is None else ("group", str(group), shape.get("label"))].append((where, shape))
+        groups[index if group is None else ("group", str(group), str(shape.get("label")))].append((where, shape))
     for parts in groups.values():
         where, first = parts[0]
         outlines = [_outline(shape, size, where) for where, shape in parts]

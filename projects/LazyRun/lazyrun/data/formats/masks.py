@@ -130,9 +130,12 @@ def _numbers(file: Path) -> np.ndarray:
         raise UserError(f"{file}: a mask must be stored without loss, as PNG; JPEG changes the numbers of objects.")
     try:
         with Image.open(file) as opened:
-            pixels = np.asarray(opened.convert("RGB") if opened.mode in ("RGBA", "LA", "PA") else opened)
-    except (OSError, ValueError, SyntaxError) as e:
+            plain = opened.mode in ("1", "L", "P", "I", "F", "RGB") or opened.mode.startswith("I;16")
+            pixels = np.asarray(opened if plain else opened.convert("RGB"))
+    except Exception as e:  # Pillow raises a dozen types for damaged files
         raise UserError(f"{file} cannot be read as a mask: {e}.") from e
+    if pixels.dtype.kind == "f" and not (np.isfinite(pixels) & (pixels == np.round(pixels))).all():
+        raise UserError(f"{file}: a mask holds the number of an object in each pixel, not fractions.")
     if pixels.ndim == 3:
         pixels = pixels.astype(np.int64) @ np.array([1, 256, 65536])[: pixels.shape[2]]
     return pixels.astype(np.int64)

@@ -19,7 +19,7 @@ from lazyrun.data.formats.voc import looks_like_voc, read_voc
 from lazyrun.data.formats.yolo import read_yolo, yolo_files
 from pretrain.common.errors import UserError
 
-__all__ = ["FORMATS", "read_dataset"]
+__all__ = ["FORMATS", "format_of", "read_dataset"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Format:
         json, xml: whether the content of a file, or its root element, is of this format.
         find: its files in a folder, where contents do not tell.
         single: one file annotates all images.
+        joins: several such files are one set.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Format:
     xml: Callable[[Any], bool] | None = None
     find: Callable[[Folder], list[Path]] | None = None
     single: bool = True
+    joins: bool = False
 
 
 FORMATS = (
@@ -49,7 +51,7 @@ FORMATS = (
     Format("VIA", read_via, json=looks_like_via),
     Format("Label Studio", read_label_studio, json=looks_like_label_studio),
     Format("LabelMe", read_labelme, json=looks_like_labelme, single=False),
-    Format("CVAT for images", read_cvat, xml=looks_like_cvat),
+    Format("CVAT for images", read_cvat, xml=looks_like_cvat, joins=True),
     Format("Pascal VOC", read_voc, xml=looks_like_voc, single=False),
     Format("YOLO", read_yolo, find=yolo_files, single=False),
     Format("instance masks", read_masks, find=mask_files, single=False),
@@ -57,6 +59,12 @@ FORMATS = (
 """All formats that are read."""
 
 READ = ", ".join(f.name for f in FORMATS)
+
+
+def format_of(content: object) -> str | None:
+    """The name of the format that a JSON file of this content is in; None for none that is read."""
+    kind = _kind_of(content, ".json")
+    return None if kind is None else kind.name
 
 
 def read_dataset(path: str | Path, split: str | None = None) -> AnnotatedSet:
@@ -90,7 +98,7 @@ def _recognise_file(path: Path, split: str | None) -> tuple[Format, Source]:
     kind = _kind_of(parsed, suffix)
     if kind is None:
         raise UserError(f"{path}: {_other_content(parsed)} The formats read are: {READ}.")
-    return kind, Source(path, None, [path], None, finder, parsed)
+    return kind, Source(path, None, [path], split, finder, parsed)
 
 
 def _recognise_folder(path: Path, split: str | None) -> tuple[Format, Source]:
@@ -123,7 +131,7 @@ def _recognise_folder(path: Path, split: str | None) -> tuple[Format, Source]:
     if not kind.single:
         return kind, Source(path, folder, _all_of(kind, folder, files[kind.name]), split, finder)
     chosen, _ = part_of_split(files[kind.name], folder.path, split, stems=True)
-    if len(chosen) > 1:
+    if len(chosen) > 1 and not kind.joins:
         raise UserError(f"{path}: several files of {kind.name} ({listed(chosen)}); name the one that is meant.")
     if chosen[0].parent != folder.path:  # its images lie around it
         finder = ImageFinder(chosen[0].parent, around=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import number, numbers
+from lazyrun.data.formats.files import entries, number, numbers, table
 from lazyrun.data.formats.shapes import ellipse
 from lazyrun.data.formats.source import Source
 from pretrain.common.errors import UserError
@@ -37,13 +37,14 @@ def read_via(source: Source) -> AnnotatedSet:
         UserError: an image is missing, a region has no class or is none of these shapes.
     """
     file, content = source.files[0], source.parsed
-    entries = list(content.get("_via_img_metadata", content).values())
-    regions = [_regions(entry) for entry in entries]
+    images = table(content.get("_via_img_metadata", content), str(file), "_via_img_metadata")
+    tables = [table(entry, str(file), key) for key, entry in images.items()]
+    listed = [(str(entry.get("filename")), entry) for entry in tables]
+    regions = [_regions(entry, f"{file}: {name}") for name, entry in listed]
     attribute = _class_attribute(file, [r for some in regions for r in some])
-    names = _declared(content, attribute)
+    names = _declared(file, content, attribute)
     builder = CocoBuilder(names if names else None)
-    for entry, some in zip(entries, regions, strict=True):
-        name = str(entry.get("filename"))
+    for (name, _), some in zip(listed, regions, strict=True):
         image = builder.image(source.finder.find(name, file), None, f"{file}: {name}")
         for index, region in enumerate(some if image else (), start=1):
             assert image is not None, "without an image nothing is read"
@@ -52,10 +53,14 @@ def read_via(source: Source) -> AnnotatedSet:
     return builder.finish(source.path, NAME)
 
 
-def _regions(entry: dict[str, Any]) -> list[dict]:
+def _regions(entry: dict[str, Any], where: str) -> list[dict]:
     """Version 1 numbers the regions in a table, version 2 lists them."""
-    regions: Any = entry.get("regions") or []
-    return [r for r in (regions.values() if isinstance(regions, dict) else regions) if isinstance(r, dict)]
+    listed = enumerate(entries(entry.get("regions"), where, "regions"), start=1)
+    regions = [table(region, where, f"region {n}") for n, region in listed]
+    for n, region in enumerate(regions, start=1):
+        for key in ("shape_attributes", "region_attributes"):
+            table(region.get(key), f"{where}, region {n}", key)
+    return regions
 
 
 def _class_attribute(file: Path, regions: Iterable[dict]) -> str | None:
@@ -72,10 +77,12 @@ def _class_attribute(file: Path, regions: Iterable[dict]) -> str | None:
     return chosen
 
 
-def _declared(content: dict[str, Any], attribute: str | None) -> list[str]:
+def _declared(file: Path, content: dict[str, Any], attribute: str | None) -> list[str]:
     """The options of the attribute in a project, in their order."""
-    attributes = (content.get("_via_attributes") or {}).get("region") or {}
-    return [str(name) for name in ((attributes.get(attribute) or {}).get("options") or {})]
+    node = content
+    for key in ("_via_attributes", "region", str(attribute), "options"):
+        node = table(node.get(key), str(file), key)
+    return [str(name) for name in node]
 
 
 def _class_of(region: dict[str, Any], attribute: str) -> object:

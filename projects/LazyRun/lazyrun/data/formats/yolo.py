@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import IMAGES, SPLIT_NAMES, Folder, number, part_of_split, read_text, read_yaml
+from lazyrun.data.formats.files import SPLIT_NAMES, Folder, number, part_of_split, read_text, read_yaml
 from lazyrun.data.formats.source import Source
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = ["label_file", "read_yolo", "yolo_files"]
 
@@ -112,8 +113,9 @@ def _labelled(images: list[Path]) -> list[Path]:
 def _listed_images(described: Path, content: dict[str, Any], key: str) -> Iterator[Path]:
     """Images of a key of `data.yaml`: a folder, a text file with paths, or a list of either."""
     entries = content[key] if isinstance(content[key], list) else [content[key]]
+    base = str(content.get("path") or "")
     for entry in entries:
-        place = _resolve(described, str(content.get("path") or ""), str(entry))
+        place = _resolve(described.parent, base, str(entry), least=2)
         if place is None:
             raise UserError(f"{described}: {key}: {entry} does not exist beside it; correct the path.")
         if place.is_dir():
@@ -121,21 +123,37 @@ def _listed_images(described: Path, content: dict[str, Any], key: str) -> Iterat
             continue
         for n, line in enumerate(read_text(place).splitlines(), start=1):
             if line.strip():
-                image = _resolve(described, str(content.get("path") or ""), line.strip())
-                if image is None or image.suffix.lower() not in IMAGES:
+                image = _resolve(place.parent, base, line.strip()) or _resolve(described.parent, base, line.strip())
+                if image is None or image.suffix.lower() not in IMAGE_SUFFIXES:
                     raise UserError(f"{place}, line {n}: image {line.strip()} does not exist; correct the path.")
                 yield image
 
 
-def _resolve(described: Path, base: str, entry: str) -> Path | None:
-    """A path of `data.yaml`; Roboflow's begin with one `..` too many."""
-    beside = described.parent
+def _resolve(beside: Path, base: str, entry: str, least: int = 1) -> Path | None:
+    """A path of `data.yaml` or of a list.
+
+    Roboflow's begin with one `..` too many, and other files have paths of the machine or folder that they were made in:
+    then as many of a path's last parts as there are beside the file.
+
+    Args:
+        beside: folder of the file.
+        base: the `path` in `data.yaml`.
+        entry: the path.
+        least: parts that must be left: one alone, such as `images`, is the end of paths to all splits.
+    """
     relative = entry.replace("\\", "/")
-    stripped = relative
-    while stripped.startswith(("../", "./")):
-        stripped = stripped.partition("/")[2]
-    places = [beside / base / relative, beside / relative, beside / stripped, Path(base) / relative]
-    return next((p for p in places if p.exists()), None)
+    places = [beside / base / relative, beside / relative, Path(base) / relative]
+    parts = [part for part in Path(base, relative).parts if part not in ("..", ".", "/")]
+    own = len([part for part in Path(relative).parts if part not in ("..", ".", "/")])
+    places += [beside.joinpath(*parts[n:]) for n in range(len(parts)) if len(parts) - n >= min(own, least)]
+    return next((p for p in places if _exists(p)), None)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 def _names(source: Source, described: Path | None, images: list[Path]) -> tuple[dict[int, str], Path]:
@@ -196,7 +214,7 @@ def _check_strays(images: list[Path]) -> None:
     """Raises UserError for a label file in `labels/` whose image is missing; beside images lie other texts too."""
     places = {(label_file(image).parent, image.parent) for image in images}
     for labels, folder in sorted(p for p in places if p[0] != p[1]):
-        stems = {f.stem for f in folder.iterdir() if f.suffix.lower() in IMAGES}
+        stems = {f.stem for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES}
         strays = [f for f in sorted(labels.glob("*.txt")) if f.stem not in stems and f.name not in NAME_FILES]
         if strays:
             raise UserError(f"{strays[0]}: its image is missing from {folder}; put it there or remove the label file.")
