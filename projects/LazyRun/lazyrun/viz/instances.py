@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import matplotlib
 import numpy as np
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 from detectron2.utils.visualizer import ColorMode, Visualizer
@@ -19,6 +20,9 @@ SHEET_CELL = 400
 
 MIN_SIDE = 320
 """Images smaller than this, in pixels, are enlarged so that labels can be read."""
+
+MAX_ENLARGED = 1600
+"""Longer side in pixels that enlarging does not go beyond, for images that are far from square."""
 
 
 def group_by_image(annotations: Sequence[dict]) -> dict[int, list[dict]]:
@@ -35,7 +39,8 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
     Args:
         image: RGB uint8 `(H, W, 3)`.
         annotations: COCO annotations or results with `bbox` [x, y, width, height] in pixels, `category_id`, and
-            optionally `segmentation` (polygons or run lengths), `score`, and a `note` to put on the label.
+            optionally `segmentation` (polygons or run lengths), `score`, a `note` to put on the label, and a `label` in
+            place of the class name.
         class_names: by category id.
 
     Returns:
@@ -47,7 +52,7 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
         boxes.append([x, y, x + w, y + h])
         score = f" {annotation['score']:.0%}" if "score" in annotation else ""
         note = f" {annotation['note']}" if "note" in annotation else ""
-        labels.append(class_names[annotation["category_id"]] + score + note)
+        labels.append(annotation.get("label", class_names[annotation["category_id"]]) + score + note)
         colors.append(_color(list(class_names).index(annotation["category_id"])))
         if annotation.get("segmentation"):
             masks.append(_outline(annotation["segmentation"], *image.shape[:2]))
@@ -85,7 +90,8 @@ def _overlay(image: np.ndarray, boxes: Sequence, masks: Sequence, labels: list[s
 
     A mask is a list of polygons, which stay sharp when the image is enlarged, or uint8 `(H, W)`.
     """
-    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+    shorter, longer = sorted(image.shape[:2])
+    scale = max(1, min(-(-MIN_SIDE // shorter), MAX_ENLARGED // longer))
     height, width = image.shape[0] * scale, image.shape[1] * scale
     enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     if not boxes:
@@ -96,13 +102,14 @@ def _overlay(image: np.ndarray, boxes: Sequence, masks: Sequence, labels: list[s
         else [np.asarray(polygon, float) * scale for polygon in mask]
         for mask in masks
     ]
-    drawn = _LabelsInside(enlarged, instance_mode=ColorMode.SEGMENTATION).overlay_instances(
-        boxes=np.array(boxes) * scale,
-        masks=masks if len(masks) == len(boxes) else None,
-        labels=labels,
-        assigned_colors=colors,
-    )
-    return drawn.get_image()
+    with matplotlib.rc_context({"text.parse_math": False}):  # class names may have dollar signs
+        drawn = _LabelsInside(enlarged, instance_mode=ColorMode.SEGMENTATION).overlay_instances(
+            boxes=np.array(boxes) * scale,
+            masks=masks if len(masks) == len(boxes) else None,
+            labels=labels,
+            assigned_colors=colors,
+        )
+        return drawn.get_image()
 
 
 def draw_comparison(

@@ -38,11 +38,12 @@ def read_cvat(source: Source) -> AnnotatedSet:
     builder = CocoBuilder(list(dict.fromkeys(names)) or None)
     for element in root.findall("image"):
         name = element.get("name") or ""
-        width, height = numbers(element, ("width", "height"), f"{file}: image {name}")
-        found = source.finder.find(name, file)
-        image = builder.image(found, (int(width), int(height)), f"{file}: image {name}")
-        if image:
-            _add_objects(builder, image, element, f"{file}: image {name}")
+        with builder.collecting():
+            width, height = numbers(element, ("width", "height"), f"{file}: image {name}")
+            found = source.finder.find(name, file)
+            image = builder.image(found, (int(width), int(height)), f"{file}: image {name}")
+            if image:
+                _add_objects(builder, image, element, f"{file}: image {name}")
     return builder.finish(source.path, NAME)
 
 

@@ -44,11 +44,14 @@ def read_via(source: Source) -> AnnotatedSet:
     builder = CocoBuilder(names if names else None)
     for entry, some in zip(entries, regions, strict=True):
         name = str(entry.get("filename"))
-        image = builder.image(source.finder.find(name, file), None, f"{file}: {name}")
+        image = None
+        with builder.collecting():
+            image = builder.image(source.finder.find(name, file), None, f"{file}: {name}")
         for index, region in enumerate(some if image else (), start=1):
             assert image is not None, "without an image nothing is read"
             where = f"{file}: {name}, region {index}"
-            _add(builder, image, region, "object" if attribute is None else _class_of(region, attribute), where)
+            with builder.collecting():
+                _add(builder, image, region, "object" if attribute is None else _class_of(region, attribute), where)
     return builder.finish(source.path, NAME)
 
 
