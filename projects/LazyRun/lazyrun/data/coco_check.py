@@ -110,7 +110,7 @@ def check_coco_json(
     content = _read(report, Path(json_file), Path(image_root))
     if content is None:
         return report
-    options = dict(training=training, masks=masks, polygons=polygons, max_corrupt=max_corrupt)
+    options: dict[str, Any] = dict(training=training, masks=masks, polygons=polygons, max_corrupt=max_corrupt)
     return check_content(name, content, json_file, Path(image_root), **options)
 
 

@@ -75,7 +75,7 @@ def image_chart(sets: Sets, model: ModelInput) -> Figure:
     axes = figure.subplots()
     most = max((int(s.per_image.max()) for s in sets.values() if len(s.per_image)), default=0)
     step = max(1, -(-(most + 1) // BINS))
-    edges = np.arange(0, most + step + 1, step) - 0.5
+    edges = (np.arange(0, most + step + 1, step) - 0.5).tolist()
     for i, (split, s) in enumerate(sets.items()):
         if len(s.per_image):
             weights = np.full(len(s.per_image), 100 / len(s.per_image))
@@ -93,7 +93,7 @@ def _logarithmic(axes: Axes, values: Mapping[str, np.ndarray], marks: list[float
     everything = np.concatenate([*values.values(), marks])
     everything = everything[everything > 0]
     low, high = everything.min() / 1.1, everything.max() * 1.1
-    edges = np.geomspace(low, high, BINS + 1)
+    edges = np.geomspace(low, high, BINS + 1).tolist()
     for i, (split, some) in enumerate(values.items()):
         weights = np.full(len(some), 100 / len(some))
         axes.hist(some, edges, weights=weights, label=split, color=_colour(i), **_style(i))
