@@ -34,3 +34,9 @@ def _seed():
 def shapes(tmp_path_factory):
     """Folder that holds a small `shapes` data set; not to be changed."""
     return make_shapes(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_memory(tmp_path_factory):
+    """What is remembered of images goes to a folder of the tests, also that of programs they start."""
+    os.environ["LAZYRUN_CACHE"] = str(tmp_path_factory.mktemp("memory"))

@@ -33,7 +33,9 @@ def names_data(data: DictConfig) -> bool:
     return any(data[key] for key in DATA_OPTIONS if key not in ("classes", "cache"))
 
 
-def read_sets(cfg: DictConfig, *, training: bool) -> tuple[AnnotatedSet | None, AnnotatedSet | None]:
+def read_sets(
+    cfg: DictConfig, *, training: bool, refuse: bool = True
+) -> tuple[AnnotatedSet | None, AnnotatedSet | None]:
     """Reads the sets that `cfg.data` names for training and for evaluation.
 
     Classes are those of the training set. For an evaluation without one they are those that the checkpoint knows.
@@ -41,6 +43,7 @@ def read_sets(cfg: DictConfig, *, training: bool) -> tuple[AnnotatedSet | None, 
     Args:
         cfg: paths in its `data` become absolute.
         training: the training set is needed; for an evaluation it may be missing.
+        refuse: raise for faults of single files and objects too, rather than return the sets with their faults.
 
     Raises:
         UserError: options do not fit together, a file is missing or cannot be read, or the evaluation set has a class
@@ -49,10 +52,12 @@ def read_sets(cfg: DictConfig, *, training: bool) -> tuple[AnnotatedSet | None, 
     data = cfg.data
     _check_options(data)
     needed = training or data.val_fraction is not None
-    train, val = _read(data, "train", required=needed), _read(data, "val", required=True)
+    train, val = (_read(data, split, required=split == "val" or needed, refuse=refuse) for split in ("train", "val"))
     if training and not train:
         given = "data.val" if data.val else "data.val_json"
         raise UserError(f"{given} without data.train{given[8:]}: training would take the config's own data; name both.")
+    if any(found and found.faults for found in (train, val)):
+        return train, val
     if data.val_fraction is not None:
         assert train is not None, "checked above"
         train, val = split_by_name(train, data.val_fraction)
@@ -99,7 +104,7 @@ def _class_names(data: DictConfig) -> list[str]:
     return [str(name) for name in data.classes]
 
 
-def _read(data: DictConfig, split: str, *, required: bool) -> AnnotatedSet | None:
+def _read(data: DictConfig, split: str, *, required: bool, refuse: bool) -> AnnotatedSet | None:
     if not data[split]:
         return _read_files(data, split, required=required)
     path = Path(data[split]).expanduser()
@@ -108,7 +113,7 @@ def _read(data: DictConfig, split: str, *, required: bool) -> AnnotatedSet | Non
     if not path.exists():
         raise UserError(f"data.{split}={data[split]}: there is no such file or folder.")
     data[split] = os.path.abspath(path)
-    return read_dataset(data[split], split)
+    return read_dataset(data[split], split, refuse=refuse)
 
 
 def _read_files(data: DictConfig, split: str, *, required: bool) -> AnnotatedSet | None:

@@ -11,13 +11,27 @@ from omegaconf import DictConfig
 
 from lazyrun.data.coco.boxes import BOX
 from lazyrun.data.coco.content import CocoContent, load
-from lazyrun.data.coco.files import check_files, upright_size
+from lazyrun.data.coco.files import judge_files
+from lazyrun.data.coco.findings import Findings
 from lazyrun.data.coco.reading import read_coco_json
 from lazyrun.data.corrupt import MAX_CORRUPT, share_of_corrupt
 from lazyrun.data.detections import max_detections
+from lazyrun.data.inspection.facts import ImageFacts, upright_size
+from lazyrun.data.inspection.figures import SetFigures, set_figures
+from lazyrun.data.inspection.images import WORKERS, inspect_images
+from lazyrun.data.inspection.model_input import model_input
+from lazyrun.data.inspection.table import text_table
 from pretrain.common.errors import UserError
 
-__all__ = ["DatasetReport", "check_coco_json", "check_datasets", "read_coco_json", "upright_size"]
+__all__ = [
+    "DatasetReport",
+    "check_coco_json",
+    "check_content",
+    "check_datasets",
+    "check_not_empty",
+    "read_coco_json",
+    "upright_size",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +47,12 @@ class DatasetReport:
     """Counts of one data set, and its faults: one plain sentence for each kind.
 
     Attributes:
+        found: the faults, for which training or evaluation is refused.
         mended: what was changed or left out, one sentence for each kind.
         skipped: image files that are left out, with the reason.
-        most_objects: in one image, crowds not counted.
-        objects: in each image that has some, by image id.
+        objects: in each image that has some, by image id, crowds not counted.
+        facts: of the image files by name, if they were opened.
+        figures: of the set, if its images were opened.
     """
 
     name: str
@@ -45,16 +61,17 @@ class DatasetReport:
     categories: int = 0
     empty_images: int = 0
     degenerate_boxes: int = 0
-    faults: list[str] = field(default_factory=list)
+    found: Findings = field(default_factory=Findings)
     mended: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    skipped: Findings = field(default_factory=Findings)
     objects: Counter = field(default_factory=Counter)
+    facts: dict[str, ImageFacts] = field(default_factory=dict)
+    figures: SetFigures | None = None
 
-    def add(self, kind: str, examples: list, way_out: str) -> None:
-        """Notes one kind of fault, if there are examples of it."""
-        if examples:
-            shown = ", ".join(str(e) for e in examples[:3]) + (", …" if len(examples) > 3 else "")
-            self.faults.append(f"{self.name}: {len(examples)} {kind} ({shown}); {way_out}")
+    @property
+    def faults(self) -> list[str]:
+        """One sentence for each kind of fault, with the name of the set."""
+        return [f"{self.name}: {sentence}" for sentence in self.found.sentences()]
 
     def __str__(self) -> str:
         notes = [f"{self.images} images", f"{self.annotations} annotations", f"{self.categories} categories"]
@@ -93,35 +110,64 @@ def check_coco_json(
     content = _read(report, Path(json_file), Path(image_root))
     if content is None:
         return report
+    options: dict[str, Any] = dict(training=training, masks=masks, polygons=polygons, max_corrupt=max_corrupt)
+    return check_content(name, content, json_file, Path(image_root), **options)
+
+
+def check_content(
+    name: str,
+    content: CocoContent,
+    source: object,
+    image_root: Path,
+    *,
+    training: bool,
+    masks: bool,
+    polygons: bool = False,
+    max_corrupt: float = MAX_CORRUPT,
+    workers: int = WORKERS,
+) -> DatasetReport:
+    """Checks a data set that was read; every image is opened that is not remembered.
+
+    Args:
+        content: the set.
+        source: where it is from, for messages.
+        workers: threads that open images.
+        name, image_root, training, masks, polygons, max_corrupt: as for :func:`check_coco_json`.
+    """
+    report = DatasetReport(name)
     _count(report, content)
     if not report.images:
-        report.faults.append(f"{name}: {json_file} lists no images; check that it is the right file.")
+        report.found.say(f"{source} lists no images; check that it is the right file.")
         return report
-    report.faults += [f"{name}: {sentence}" for sentence in content.faults.sentences()]
-    if not report.faults:
-        report.faults += [f"{name}: {sentence}" for sentence in content.doubts.sentences()]
-        faults, report.skipped = check_files(content.images, Path(image_root), max_corrupt)
-        report.faults += [f"{name}: {sentence}" for sentence in faults.sentences()]
-        _check_objects(report, content, masks=masks, polygons=training and polygons)
-        if training:
-            _check_not_empty(report, "train on")
+    report.found.update(content.faults)
+    if report.found:
+        return report
+    report.found.update(content.doubts)
+    report.facts = inspect_images([i["file_name"] for i in content.images], image_root, workers=workers)
+    faults, report.skipped = judge_files(content.images, report.facts, image_root, max_corrupt)
+    report.found.update(faults)
+    _check_objects(report, content, masks=masks, polygons=training and polygons)
+    if training:
+        check_not_empty(report, "train on")
+    lists = content.images, content.annotations, content.categories
+    report.figures = set_figures(*lists, report.facts, content.without_area)
     return report
 
 
 def _read(report: DatasetReport, json_file: Path, image_root: Path) -> CocoContent | None:
     """What a COCO file holds; None after noting why it cannot be read."""
     if not json_file.is_file():
-        report.faults.append(
-            f"{report.name}: annotation file {json_file} does not exist; put the data there or set DETECTRON2_DATASETS "
-            "to the folder that holds it (datasets/README.md)."
+        report.found.say(
+            f"annotation file {json_file} does not exist; put the data there or set DETECTRON2_DATASETS to the folder "
+            "that holds it (datasets/README.md)."
         )
     elif not image_root.is_dir():
-        report.faults.append(f"{report.name}: image folder {image_root} does not exist (datasets/README.md).")
+        report.found.say(f"image folder {image_root} does not exist (datasets/README.md).")
     else:
         try:
             return load(json_file)
         except ValueError as e:
-            report.faults.append(f"{report.name}: {json_file} {e}.")
+            report.found.say(f"{json_file} {e}.")
     return None
 
 
@@ -137,22 +183,20 @@ def _count(report: DatasetReport, content: CocoContent) -> None:
 
 def _check_objects(report: DatasetReport, content: CocoContent, *, masks: bool, polygons: bool) -> None:
     """Whether the masks are what the model needs."""
-    used = content.annotations
-    if masks and report.objects:
-        without = [a["id"] for a in used if not a.get("segmentation")]
-        report.add("annotations without segmentation under a mask head", without, WITHOUT_MASKS)
-    if polygons:
-        encoded = [a["id"] for a in used if isinstance(a.get("segmentation"), dict) and not a.get("iscrowd")]
-        report.add(
-            "single objects with run-length masks",
-            encoded,
-            "read masks as bitmaps with dataloader.train.mapper.instance_mask_format=bitmask.",
-        )
+    files = {i["id"]: i["file_name"] for i in content.images}
+    for annotation in content.annotations:
+        mask, file = annotation.get("segmentation"), files[annotation["image_id"]]
+        if masks and report.objects and not mask:
+            kind = "annotations without segmentation under a mask head"
+            report.found.note(kind, annotation["id"], WITHOUT_MASKS, file=file)
+        if polygons and isinstance(mask, dict) and not annotation.get("iscrowd"):
+            way_out = "read masks as bitmaps with dataloader.train.mapper.instance_mask_format=bitmask."
+            report.found.note("single objects with run-length masks", annotation["id"], way_out, file=file)
 
 
-def _check_not_empty(report: DatasetReport, purpose: str) -> None:
+def check_not_empty(report: DatasetReport, purpose: str) -> None:
     """Notes a fault if no object is left to `purpose`."""
-    if report.faults or report.objects:
+    if report.found or report.objects:
         return
     if report.degenerate_boxes and report.degenerate_boxes == report.annotations:
         fault = f"none of its {report.annotations} boxes has an area; {BOX}"
@@ -160,7 +204,7 @@ def _check_not_empty(report: DatasetReport, purpose: str) -> None:
         fault = f"all annotations are crowds (iscrowd), which training leaves out: there is none to {purpose}."
     else:
         fault = f"there is no annotation to {purpose}."
-    report.faults.append(f"{report.name}: {fault}")
+    report.found.say(fault)
 
 
 def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetReport]:
@@ -176,7 +220,8 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
     masks = cfg.model.get("roi_heads", {}).get("mask_head") is not None
     mask_format = cfg.dataloader.train.mapper.get("instance_mask_format", "polygon")
     max_corrupt = share_of_corrupt(cfg)
-    reports = []
+    reports: list[DatasetReport] = []
+    figures: dict[str, SetFigures] = {}
     for split in ("train", "test") if training else ("test",):
         if split == "test" and "evaluator" not in cfg.dataloader:
             continue
@@ -191,16 +236,22 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[DatasetRep
                 polygons=masks and mask_format == "polygon",
                 max_corrupt=max_corrupt,
             )
-            if report is not None:
-                if split == "test":
-                    _check_not_empty(report, "evaluate on")
-                _check_class_count(report, cfg)
-                reports.append(report)
+            if report is None:
+                continue
+            if split == "test":
+                check_not_empty(report, "evaluate on")
+            _check_class_count(report, cfg)
+            reports.append(report)
+            if report.figures is not None:
+                kind = "training" if split == "train" else "evaluation"
+                figures[f"{kind}: {name}" if kind in figures else kind] = report.figures
     faults = [fault for report in reports for fault in report.faults]
     if faults:
         raise UserError("the data set cannot be used:\n  " + "\n  ".join(faults))
     for report in reports:
         _log(report, max_detections(cfg))
+    if figures:
+        logger.info("The data in figures:\n" + text_table(figures, model_input(cfg)))
     return reports
 
 
@@ -208,8 +259,8 @@ def _log(report: DatasetReport, limit: int) -> None:
     logger.info(f"Checked {report}.")
     for sentence in report.mended:
         logger.warning(f"{report.name}: {sentence.rstrip('.')}.")
-    if report.skipped:
-        logger.warning(f"{report.name}: {len(report.skipped)} images are left out ({', '.join(report.skipped[:3])}).")
+    for sentence in report.skipped.sentences():
+        logger.warning(f"{report.name}: {sentence}")
     crowded = [count for count in report.objects.values() if count > limit]
     if crowded:
         logger.warning(
@@ -231,7 +282,7 @@ def _check_registered(name: str, **options: Any) -> DatasetReport | None:
 def _check_class_count(report: DatasetReport, cfg: DictConfig) -> None:
     heads = cfg.model.get("roi_heads", cfg.model).get("num_classes")
     if heads is not None and report.categories and heads != report.categories:
-        report.faults.append(
-            f"{report.name}: {report.categories} categories, but model.roi_heads.num_classes={heads}; "
+        report.found.say(
+            f"{report.categories} categories, but model.roi_heads.num_classes={heads}; "
             f"set model.roi_heads.num_classes={report.categories}."
         )

@@ -28,14 +28,14 @@ def _theme(name: str) -> Iterator[None]:
     grounds = dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), background)
     lines = {"axes.edgecolor": line, "grid.color": line, "legend.edgecolor": line}
     style = {"axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False}
-    settings: dict[Any, Any] = {**colours, **grounds, **lines, **style, "font.size": 10, "savefig.dpi": 110}
-    settings["text.parse_math"] = False  # names of classes may hold a $
+    plain = {"font.size": 10, "savefig.dpi": 110, "text.parse_math": False}  # names may have dollar signs
+    settings: dict[Any, Any] = {**colours, **grounds, **lines, **style, **plain}
     with matplotlib.rc_context(settings):
         yield
 
 
 def draw(chart: Callable[..., Figure], *args: Any, names: Iterable[str] = (), theme: str = "light") -> bytes:
-    """A chart of this module as PNG, `light` or `dark`; `names` are those of classes that it shows."""
+    """A chart as PNG, `light` or `dark`; `names` are those of classes that it shows."""
     with _theme(theme), matplotlib.rc_context({"font.family": families_for("".join(names))}):
         figure = chart(*args)
         buffer = io.BytesIO()

@@ -23,6 +23,9 @@ SHEET_CELL = 400
 MIN_SIDE = 320
 """Images smaller than this, in pixels, are enlarged so that labels can be read."""
 
+MAX_ENLARGED = 1600
+"""Longer side in pixels that enlarging does not go beyond, for images that are far from square."""
+
 
 def group_by_image(annotations: Sequence[dict]) -> dict[int, list[dict]]:
     """COCO annotations or results by `image_id`."""
@@ -38,7 +41,8 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
     Args:
         image: RGB uint8 `(H, W, 3)`.
         annotations: COCO annotations or results with `bbox` [x, y, width, height] in pixels, `category_id`, and
-            optionally `segmentation` (polygons or run lengths), `score`, and a `note` to put on the label.
+            optionally `segmentation` (polygons or run lengths), `score`, a `note` to put on the label, and a `label` in
+            place of the class name.
         class_names: by category id.
 
     Returns:
@@ -50,7 +54,7 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
         boxes.append([x, y, x + w, y + h])
         score = f" {annotation['score']:.0%}" if "score" in annotation else ""
         note = f" {annotation['note']}" if "note" in annotation else ""
-        labels.append(class_names[annotation["category_id"]] + score + note)
+        labels.append(annotation.get("label", class_names[annotation["category_id"]]) + score + note)
         colors.append(_color(list(class_names).index(annotation["category_id"])))
     segmentations = [annotation["segmentation"] for annotation in annotations if annotation.get("segmentation")]
     masks = (_outline(segmentation, *image.shape[:2]) for segmentation in segmentations)
@@ -89,7 +93,8 @@ def _overlay(image: np.ndarray, boxes: Sequence, masks: Iterable, labels: list[s
     A mask is a list of polygons, which stay sharp when the image is enlarged, or uint8 `(H, W)`. One at a time is
     looked at: those of a large image with many objects would not fit into memory together.
     """
-    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+    shorter, longer = sorted(image.shape[:2])
+    scale = max(1, min(-(-MIN_SIDE // shorter), MAX_ENLARGED // longer))
     height, width = image.shape[0] * scale, image.shape[1] * scale
     enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     if not boxes:

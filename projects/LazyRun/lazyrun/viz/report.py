@@ -1,6 +1,5 @@
 """A report of an evaluation: pictures, charts and one HTML page that needs nothing else."""
 
-import base64
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -8,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
-import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lazyrun.data.images import decode_image
 from lazyrun.evaluation.analysis import Evaluation, ImageErrors, evaluate, find_errors
 from lazyrun.viz.charts import TASKS, class_ap_chart, draw, precision_recall_chart
 from lazyrun.viz.instances import draw_comparison, group_by_image
+from lazyrun.viz.pages import data_uri, jpeg, write_page
 from lazyrun.viz.pictures import encode_picture
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
@@ -24,11 +21,6 @@ from pretrain.common.files import replacing
 __all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
-
-PAGE_WIDTH = 1400
-"""Widest embedded picture, in pixels."""
-
-JPEG_QUALITY = 85
 
 
 def write_report(
@@ -69,10 +61,10 @@ def write_report(
     errors = find_errors(dataset, results, score_threshold, max_detections)
     pictures = _draw_pictures(dataset, results, images, output, errors[:count], score_threshold)
     charts = _draw_charts(evaluations, output)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True
-    )
-    page = environment.get_template("report.html").render(
+    path = output / "report.html"
+    write_page(
+        path,
+        "report.html",
         title=title,
         images=len(dataset["images"]),
         objects=sum(not a.get("iscrowd") for a in dataset["annotations"]),
@@ -81,15 +73,11 @@ def write_report(
         kept=sum(r["score"] >= score_threshold for r in results),
         threshold=score_threshold,
         summary=[{"name": TASKS[e.task], "values": [_figure(v) for v in e.summary.values()]} for e in evaluations],
-        picture=_themed_picture,
         class_chart=charts[0],
         curve_charts=charts[1:],
         pictures=pictures,
         filter_classes=sorted({name for p in pictures for name in p["classes"]}),
     )
-    path = output / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
     return path
 
 
@@ -144,7 +132,7 @@ def _draw_pictures(
                 "missed": len(image.missed),
                 "false": len(image.false),
                 "classes": sorted({names[a["category_id"]] for a in [*objects, *detections]}),
-                "image": _data_uri(_jpeg(picture), "image/jpeg"),
+                "image": data_uri(jpeg(picture), "image/jpeg"),
             }
         )
     return pictures
@@ -154,24 +142,3 @@ def _noted(annotations: Sequence[dict], chosen: Sequence[dict], note: str) -> li
     """The annotations, with a note on those chosen."""
     ids = {id(a) for a in chosen}
     return [{**a, "note": note} if id(a) in ids else a for a in annotations]
-
-
-def _jpeg(picture: np.ndarray) -> bytes:
-    """BGR uint8 `(H, W, 3)` as JPEG, reduced to the page's width."""
-    height, width = picture.shape[:2]
-    if width > PAGE_WIDTH:
-        size = (PAGE_WIDTH, round(height * PAGE_WIDTH / width))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return encode_picture(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _themed_picture(chart: dict[str, bytes], text: str) -> Markup:
-    """A chart that follows the reader's light or dark theme."""
-    light, dark = (_data_uri(chart[theme], "image/png") for theme in ("light", "dark"))
-    return Markup(
-        '<picture><source media="(prefers-color-scheme: dark)" srcset="{}"><img alt="{}" src="{}"></picture>'
-    ).format(dark, text, light)

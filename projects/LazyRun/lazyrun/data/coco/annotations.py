@@ -25,6 +25,7 @@ def clean_annotations(
         categories: by id.
     """
     sizes = {i["id"]: (i["width"], i["height"]) if i["width"] and i["height"] else None for i in content.images}
+    files = {i["id"]: str(i["file_name"]) for i in content.images}
     _check_references(content, annotations, image_ids, categories)
     if content.faults:
         return
@@ -33,18 +34,20 @@ def clean_annotations(
         image_id = image_ids.get(annotation["image_id"])
         assert image_id is not None, "references were checked"
         entry = {**annotation, "image_id": image_id, "category_id": whole_number(annotation["category_id"])}
-        if not _clean_flags(content, entry) or not _clean_box(content, entry):
+        file = files[image_id]
+        if not _clean_flags(content, entry, file) or not _clean_box(content, entry, file):
             continue
-        mask = _clean_segmentation(content, entry, sizes[image_id])
+        mask = _clean_segmentation(content, entry, sizes[image_id], file)
         if mask is None:
             continue
-        boxes.add(entry, sizes[image_id], mask.bounds)
+        boxes.add(entry, sizes[image_id], mask.bounds, file)
         if min(entry["bbox"][2:]) <= 0:
-            content.without_area += 1
+            example = f"annotation {entry['id']}: {entry['bbox']}"
+            content.degenerate.note("boxes without area", example, "left out.", file=file)
         else:
             content.annotations.append(entry)
     boxes.judge(content.doubts)
-    _settle_thin(content)
+    _settle_thin(content, files)
 
 
 def _check_references(
@@ -69,37 +72,35 @@ def _hashable(value: Any) -> Any:
     return value if isinstance(value, int | float | str) else repr(value)
 
 
-def _clean_flags(content: "CocoContent", entry: dict) -> bool:
+def _clean_flags(content: "CocoContent", entry: dict, file: str) -> bool:
     """Makes `iscrowd` 0 or 1, and a crowd of what is to be ignored; False after noting a fault."""
     value = entry.get("iscrowd", 0)
     if type(value) is not int or value not in (0, 1):
         flag = 0 if value is None else int(value) if isinstance(value, bool) else whole_number(value)
         if flag not in (0, 1):
-            content.faults.note(
-                "annotations whose iscrowd is neither 0 nor 1", f"annotation {entry['id']}: {value!r}", "write 0 or 1."
-            )
+            kind = "annotations whose iscrowd is neither 0 nor 1"
+            content.faults.note(kind, f"annotation {entry['id']}: {value!r}", "write 0 or 1.", file=file)
             return False
-        content.mended.note("values of iscrowd written otherwise than 0 or 1", f"annotation {entry['id']}: {value!r}")
+        kind = "values of iscrowd written otherwise than 0 or 1"
+        content.mended.note(kind, f"annotation {entry['id']}: {value!r}", file=file)
         entry["iscrowd"] = flag
     if entry.pop("ignore", None) not in (0, None, "0", ""):
-        content.mended.note(
-            "annotations to be ignored", f"annotation {entry['id']}", "taken as crowds, which count neither way."
-        )
+        way_out = "taken as crowds, which count neither way."
+        content.mended.note("annotations to be ignored", f"annotation {entry['id']}", way_out, file=file)
         entry["iscrowd"] = 1
     return True
 
 
-def _clean_box(content: "CocoContent", entry: dict) -> bool:
+def _clean_box(content: "CocoContent", entry: dict, file: str) -> bool:
     """Checks the box and drops an area that is none; False after noting a fault."""
     box = entry.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(_is_finite(v) for v in box)):
         way_out = f"{BOX[:-1]}, not {repr(box)[:60]}."
-        content.faults.note("annotations whose bbox is not four numbers", entry["id"], way_out)
+        content.faults.note("annotations whose bbox is not four numbers", entry["id"], way_out, file=file)
         return False
     if "area" in entry and not (_is_finite(entry["area"]) and entry["area"] >= 0):
-        content.mended.note(
-            "areas that are no numbers", f"annotation {entry['id']}: {entry['area']!r:.20}", "measured anew."
-        )
+        example = f"annotation {entry['id']}: {entry['area']!r:.20}"
+        content.mended.note("areas that are no numbers", example, "measured anew.", file=file)
         del entry["area"]
     return True
 
@@ -111,26 +112,23 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _clean_segmentation(content: "CocoContent", entry: dict, size: tuple[int, int] | None) -> Mask | None:
+def _clean_segmentation(content: "CocoContent", entry: dict, size: tuple[int, int] | None, file: str) -> Mask | None:
     """The mask, which the entry gets in place of its segmentation; None after noting a fault."""
     given = entry.pop("segmentation", None)
     try:
         mask = clean_mask(given, size)
     except BadMask as e:
-        content.faults.note(
-            "annotations whose segmentation cannot be used",
-            f"annotation {entry['id']}: {e}",
-            "correct it or leave it out.",
-        )
+        kind, way_out = "annotations whose segmentation cannot be used", "correct it or leave it out."
+        content.faults.note(kind, f"annotation {entry['id']}: {e}", way_out, file=file)
         return None
     for oddity in mask.oddities:
-        content.mended.note(oddity, f"annotation {entry['id']}")
+        content.mended.note(oddity, f"annotation {entry['id']}", file=file)
     if mask.value is not None or given:
         entry["segmentation"] = mask.value
     return mask
 
 
-def _settle_thin(content: "CocoContent") -> None:
+def _settle_thin(content: "CocoContent", files: dict[int, str]) -> None:
     """Objects whose segmentation holds no polygon are left out; in a file without any mask they are boxes."""
     thin = [a for a in content.annotations if "segmentation" in a and a["segmentation"] is None]
     masks = any(a.get("segmentation") and not a.get("iscrowd") for a in content.annotations)
@@ -142,6 +140,6 @@ def _settle_thin(content: "CocoContent") -> None:
         kind, done = "objects without a polygon of three points", "left out of training and evaluation."
     else:
         kind, done = "masks without a polygon of three points", "taken as boxes, as the file has no masks."
-    content.mended.add(kind, [f"annotation {a['id']}" for a in thin], done)
     for annotation in thin:
+        content.mended.note(kind, f"annotation {annotation['id']}", done, file=files[annotation["image_id"]])
         del annotation["segmentation"]

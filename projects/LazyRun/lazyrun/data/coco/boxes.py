@@ -22,43 +22,50 @@ class BoxStatistics:
     def __init__(self) -> None:
         self.count = 0
         self.ordered = True
-        self.relative: list[str] = []
-        self.outside: list[str] = []
-        self.apart: list[str] = []
+        self.relative: list[tuple[str, str]] = []
+        self.outside: list[tuple[str, str]] = []
+        self.apart: list[tuple[str, str]] = []
 
-    def add(self, annotation: dict, size: tuple[int, int] | None, bounds: tuple[float, ...] | None) -> None:
+    def add(
+        self, annotation: dict, size: tuple[int, int] | None, bounds: tuple[float, ...] | None, file: str = ""
+    ) -> None:
         """Notes a box.
 
         Args:
             annotation: with a `bbox` of four numbers.
             size: width and height of its image, where they are known.
             bounds: x0, y0, x1, y1 of its polygons, if it has some.
+            file: name of its image.
         """
         x, y, w, h = box = annotation["bbox"]
         if size is not None:
             width, height = size
             slack_x, slack_y = max(2, OVERHANG * width), max(2, OVERHANG * height)
             if x < -slack_x or y < -slack_y or x + w > width + slack_x or y + h > height + slack_y:
-                self.outside.append(f"annotation {annotation['id']}: {box} in {width}x{height}")
+                self.outside.append((f"annotation {annotation['id']}: {box} in {width}x{height}", file))
         if w <= 0 or h <= 0:
             return
         self.count += 1
         self.ordered &= w > x and h > y
         if max(box) <= 1 and not all(v == int(v) for v in box):
-            self.relative.append(f"annotation {annotation['id']}: {box}")
+            self.relative.append((f"annotation {annotation['id']}: {box}", file))
         if bounds is not None and (bounds[2] < x or bounds[3] < y or bounds[0] > x + w or bounds[1] > y + h):
-            self.apart.append(f"annotation {annotation['id']}: {list(bounds[:2])} to {list(bounds[2:])} beside {box}")
+            beside = f"{list(bounds[:2])} to {list(bounds[2:])} beside {box}"
+            self.apart.append((f"annotation {annotation['id']}: {beside}", file))
 
     def judge(self, doubts: Findings) -> None:
         """Notes what is doubtful."""
         if 2 * len(self.relative) > self.count:
-            doubts.add(
-                "boxes whose coordinates lie between 0 and 1",
-                self.relative,
-                f"{BOX[:-1]}: multiply x and width by the width of the image, y and height by its height.",
-            )
+            way_out = f"{BOX[:-1]}: multiply x and width by the width of the image, y and height by its height."
+            _note(doubts, "boxes whose coordinates lie between 0 and 1", self.relative, way_out)
             return
-        corners = self.ordered and self.count > 1
-        doubts.add("boxes outside their image", self.outside, CORNERS if corners else f"{BOX[:-1]}, not two corners.")
+        way_out = CORNERS if self.ordered and self.count > 1 else f"{BOX[:-1]}, not two corners."
+        _note(doubts, "boxes outside their image", self.outside, way_out)
         if not self.outside and 2 * len(self.apart) > self.count:
-            doubts.add("masks outside of their boxes", self.apart, "bbox and segmentation must be of the same object.")
+            way_out = "bbox and segmentation must be of the same object."
+            _note(doubts, "masks outside of their boxes", self.apart, way_out)
+
+
+def _note(doubts: Findings, kind: str, cases: list[tuple[str, str]], way_out: str) -> None:
+    for example, file in cases:
+        doubts.note(kind, example, way_out, file=file)

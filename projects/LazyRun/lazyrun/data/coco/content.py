@@ -31,7 +31,7 @@ class CocoContent:
             are the file's.
         categories: in the order of their ids, which is that of the model's class indices.
         left_out: annotations whose box is sound, but whose mask has no area: neither trained on nor evaluated.
-        without_area: boxes without area, left out.
+        degenerate: annotations whose box has no area, left out.
         mended: what was changed or left out.
         faults: what must be put right first; then the lists hold only what was checked before.
         doubts: what training could bear, but tells of wrong data.
@@ -41,15 +41,19 @@ class CocoContent:
     annotations: list[dict] = field(default_factory=list)
     categories: list[dict] = field(default_factory=list)
     left_out: list[dict] = field(default_factory=list)
-    without_area: int = 0
+    degenerate: Findings = field(default_factory=Findings)
     mended: Findings = field(default_factory=Findings)
     faults: Findings = field(default_factory=Findings)
     doubts: Findings = field(default_factory=Findings)
 
+    @property
+    def without_area(self) -> int:
+        """Number of boxes without area."""
+        return sum(finding.count for finding in self.degenerate)
+
     def check(self, source: object) -> None:
         """Raises UserError, which names the file, if it has faults."""
-        if self.faults:
-            raise UserError("\n  ".join(f"{source}: {sentence}" for sentence in self.faults.sentences()))
+        self.faults.check(source)
 
 
 def load(json_file: str | os.PathLike) -> CocoContent:
@@ -111,7 +115,8 @@ def _clean_images(content: CocoContent, images: list[dict], sizes_needed: bool) 
         entry |= {key: _side(content, image, key) for key in ("width", "height")}
         sizes = (entry["width"] and entry["height"]) or not sizes_needed
         if not (isinstance(name, str) and name and sizes):
-            content.faults.note("images without file_name, width or height", image.get("id"), "fill them in.")
+            kind = "images without file_name, width or height"
+            content.faults.note(kind, image.get("id"), "fill them in.", detail=str(name or ""))
         names[name if isinstance(name, str) else None] += 1
         content.images.append(entry)
     twice = [name for name, count in names.items() if count > 1 and name]
@@ -129,9 +134,8 @@ def _side(content: CocoContent, image: dict, key: str) -> int | None:
     number = whole_number(value)
     if number is None or not 0 < number <= LARGEST_SIDE:
         return None
-    content.mended.note(
-        "widths and heights written as text or with a decimal point", f"{value!r} of image {image.get('id')}"
-    )
+    kind = "widths and heights written as text or with a decimal point"
+    content.mended.note(kind, f"{value!r} of image {image.get('id')}", file=str(image.get("file_name")))
     return number
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrun.data.coco.content import load
+from lazyrun.data.coco.findings import Findings
 from lazyrun.data.formats.content import AnnotatedSet
 from lazyrun.data.formats.source import Source
 from lazyrun.data.images import is_file
@@ -32,7 +33,7 @@ def read_coco(source: Source) -> AnnotatedSet:
     """The cleaned content of the file (:mod:`lazyrun.data.coco`), with file names that are found elsewhere.
 
     Raises:
-        UserError: it is not COCO JSON, has faults, lists no images or no categories, or an image is missing.
+        UserError: it is not COCO JSON, lists no images or no categories, or the folder of its images is not clear.
     """
     file = source.files[0]
     try:
@@ -43,16 +44,26 @@ def read_coco(source: Source) -> AnnotatedSet:
         raise UserError(f"{file} lists no images; check that it is the right file.")
     if not content.categories:
         raise UserError(f"{file} lists no categories.")
-    content.check(file)
-    root, images = _place_images(source, file, content.images)
+    faults = [f"{file}: {sentence}" for sentence in content.faults.sentences()]
+    root, images = (file.parent, []) if faults else _place_images(source, file, content.images, faults)
+    mended = Findings()
+    mended.update(content.mended)
+    mended.update(content.degenerate)
+    if faults:
+        return AnnotatedSet(source.path, NAME, root, [], [], [], json_file=file, mended=mended, faults=faults)
     notes = [sentence.rstrip(".") for sentence in content.mended.sentences()]
     json_file = file if images is content.images else None
     found = (images, content.annotations, content.categories, notes)
-    return AnnotatedSet(source.path, NAME, root, *found, json_file=json_file, left_out=content.left_out)
+    return AnnotatedSet(
+        source.path, NAME, root, *found, json_file=json_file, left_out=content.left_out, mended=mended
+    )
 
 
-def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path, list[dict]]:
-    """The image folder, and the images with file names in it: the same list if nothing had to change."""
+def _place_images(source: Source, file: Path, images: list[dict], faults: list[str]) -> tuple[Path, list[dict]]:
+    """The image folder, and the images with file names in it: the same list if nothing had to change.
+
+    Images that are missing are added to the faults.
+    """
     names = [image["file_name"] for image in images]
     stated = stated_root(source.parsed)
     for candidates in ([stated] if stated else [], *_candidates(file)):
@@ -64,7 +75,14 @@ def _place_images(source: Source, file: Path, images: list[dict]) -> tuple[Path,
             )
         if holding:
             return holding[0], images
-    found = [source.finder.find(name, file) for name in names]
+    found = []
+    for name in names:
+        try:
+            found.append(source.finder.find(name, file))
+        except UserError as e:
+            faults.append(str(e))
+    if faults:
+        return file.parent, []
     root = source.finder.path
     if not all(f.is_relative_to(root) for f in found):
         root = root.parent

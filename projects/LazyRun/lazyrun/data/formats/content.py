@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from lazyrun.data.coco_check import upright_size
+from lazyrun.data.coco.findings import Findings
 from lazyrun.data.images import LARGEST_SIDE
+from lazyrun.data.inspection.facts import upright_size
 from pretrain.common.errors import UserError
 
 __all__ = ["AnnotatedSet", "CocoBuilder", "listed"]
+
+FAULTS_SHOWN = 10
+"""Most sentences about faults in one message."""
 
 
 @dataclass
@@ -31,6 +36,8 @@ class AnnotatedSet:
         notes: sentences about what was left out or decided.
         json_file: COCO file of exactly this content, where there is one.
         left_out: annotations whose mask cannot be used, which an evaluation counts neither way.
+        mended: what was changed or left out, case by case.
+        faults: sentences on what must be put right first; with any, the lists are not complete.
     """
 
     path: Path
@@ -42,6 +49,8 @@ class AnnotatedSet:
     notes: list[str] = field(default_factory=list)
     json_file: Path | None = None
     left_out: list[dict] = field(default_factory=list)
+    mended: Findings = field(default_factory=Findings)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -58,6 +67,13 @@ class AnnotatedSet:
             "annotations": self.annotations,
             "categories": self.categories,
         }
+
+    def check(self) -> None:
+        """Raises UserError if there are faults."""
+        more = len(self.faults) - FAULTS_SHOWN
+        shown = self.faults[:FAULTS_SHOWN] + ([f"and {more} more."] if more > 0 else [])
+        if self.faults:
+            raise UserError("\n  ".join(shown))
 
     def __str__(self) -> str:
         what = f"{len(self.images)} images, {len(self.annotations)} objects of {len(self.names)} classes"
@@ -81,6 +97,7 @@ class CocoBuilder:
     def __init__(self, names: Sequence[str] | None = None):
         self.names = None if names is None else list(names)
         self.notes: list[str] = []
+        self.faults: list[str] = []
         self._files: dict[Path, dict] = {}
         self._unreadable: list[Path] = []
         self._skipped: list[str] = []
@@ -115,6 +132,14 @@ class CocoBuilder:
                 return None
         self._files[file] = {"id": len(self._files) + 1, "file_name": "", "width": size[0], "height": size[1]}
         return self._files[file]
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Keeps a mistake in what is read here for the end, so that all of them are told at once."""
+        try:
+            yield
+        except UserError as e:
+            self.faults.append(str(e))
 
     def skip(self, where: str) -> None:
         """Notes an annotation that is no object with an area, such as a point."""
@@ -173,8 +198,11 @@ class CocoBuilder:
         """The whole set.
 
         Raises:
-            UserError: there are no images, or no classes.
+            UserError: there are no images, or no classes, and no mistake that explains it.
         """
+        mended = self._mended()
+        if self.faults:
+            return AnnotatedSet(path, format_name, path, [], [], [], self.notes, mended=mended, faults=self.faults)
         if not self._files:
             first = f" ({self._unreadable[0]} and others cannot be opened)" if self._unreadable else ""
             raise UserError(f"{path}: {format_name} without a single image{first}; check that it is the right path.")
@@ -194,9 +222,15 @@ class CocoBuilder:
             n = len(self._skipped)
             self.notes.append(f"{n} points, lines and the like, which have no area, are left out ({self._skipped[0]})")
         categories = [{"id": i, "name": name} for name, i in ids.items()]
-        return AnnotatedSet(
-            path, format_name, root, list(self._files.values()), self._annotations, categories, self.notes
-        )
+        lists = list(self._files.values()), self._annotations, categories
+        return AnnotatedSet(path, format_name, root, *lists, self.notes, mended=mended)
+
+    def _mended(self) -> Findings:
+        """What is left out, case by case."""
+        found = Findings()
+        found.add("images that cannot be opened", self._unreadable, "left out.")
+        found.add("points, lines and the like, which have no area", self._skipped, "left out.")
+        return found
 
 
 def _root(path: Path, files: list[Path]) -> Path:

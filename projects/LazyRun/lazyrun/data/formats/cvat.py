@@ -42,11 +42,12 @@ def read_cvat(source: Source) -> AnnotatedSet:
     for file, element in chosen:
         name, subset = element.get("name") or "", element.get("subset")
         where = f"{file}: image {name}"
-        width, height = numbers(element, ("width", "height"), where)
-        found = source.finder.find(f"{subset}/{name}" if subset else name, file)
-        image = builder.image(found, (int(width), int(height)), where)
-        if image:
-            _add_objects(builder, image, element, where)
+        with builder.collecting():
+            width, height = numbers(element, ("width", "height"), where)
+            found = source.finder.find(f"{subset}/{name}" if subset else name, file)
+            image = builder.image(found, (int(width), int(height)), where)
+            if image:
+                _add_objects(builder, image, element, where)
     if part:
         builder.notes.append(f"its subset {part!r}, {len(chosen)} of {len(images)} images")
     return builder.finish(source.path, NAME)

@@ -43,16 +43,19 @@ def read_label_studio(source: Source) -> AnnotatedSet:
     bare = several = 0
     for task in source.parsed:
         where = f"{file}: task {task.get('id')}"
-        results, count = _results(task, where)
-        several += count > 1
-        if results is None:
-            bare += 1
-            continue
-        shapes = [r for r in results if str(table(r, where, "a result").get("type")).endswith("labels")]
-        image = builder.image(_find(source.finder, file, task, where), _size(shapes, where), where)
+        shapes, image = [], None
+        with builder.collecting():
+            results, count = _results(task, where)
+            several += count > 1
+            if results is None:
+                bare += 1
+                continue
+            shapes = [r for r in results if str(table(r, where, "a result").get("type")).endswith("labels")]
+            image = builder.image(_find(source.finder, file, task, where), _size(shapes, where), where)
         for index, result in enumerate(shapes if image else (), start=1):
             assert image is not None, "without an image nothing is read"
-            _add(builder, image, result, f"{where}, result {result.get('id') or index}")
+            with builder.collecting():
+                _add(builder, image, result, f"{where}, result {result.get('id') or index}")
     if bare:
         builder.notes.append(f"{bare} tasks without annotation are left out")
     if several:

@@ -35,14 +35,15 @@ def read_labelme(source: Source) -> AnnotatedSet:
     builder = CocoBuilder()
     used: set[Path] = set()
     for file in files:
-        content = read_json(file)
-        if not looks_like_labelme(content):
-            raise UserError(f"{file} is not a file of {NAME}, as others beside it are; move it away.")
-        image_file = source.finder.find(str(content["imagePath"] or file.stem), file)
-        used.add(image_file)
-        image = builder.image(image_file, _size(content), str(file))
-        if image:
-            _add_objects(builder, image, content["shapes"], file)
+        with builder.collecting():
+            content = read_json(file)
+            if not looks_like_labelme(content):
+                raise UserError(f"{file} is not a file of {NAME}, as others beside it are; move it away.")
+            image_file = source.finder.find(str(content["imagePath"] or file.stem), file)
+            used.add(image_file)
+            image = builder.image(image_file, _size(content), str(file))
+            if image:
+                _add_objects(builder, image, content["shapes"], file)
     if part:
         builder.notes.append(f"its part {part!r}, {len(files)} of {len(source.files)} files")
     bare = [f for f in source.folder.images if f not in used] if source.folder and not part else []

@@ -67,13 +67,14 @@ def format_of(content: object) -> str | None:
     return None if kind is None else kind.name
 
 
-def read_dataset(path: str | Path, split: str | None = None) -> AnnotatedSet:
+def read_dataset(path: str | Path, split: str | None = None, *, refuse: bool = True) -> AnnotatedSet:
     """Recognises what a file or folder holds, says so in the log, and reads it.
 
     Args:
         path: annotation file, or folder with annotations and images.
         split: `train` or `val` takes that part of data that name their parts (`ImageSets`, `data.yaml`, folders called
             `train` and `valid`); None takes everything.
+        refuse: raise for faults of single files and objects too, rather than return a set with faults.
 
     Raises:
         UserError: it is in no format that is read, in several, or something in it cannot be used.
@@ -83,7 +84,10 @@ def read_dataset(path: str | Path, split: str | None = None) -> AnnotatedSet:
         raise UserError(f"{path}: there is no such file or folder.")
     chosen, source = _recognise_file(path, split) if path.is_file() else _recognise_folder(path, split)
     found = chosen.read(source)
-    logger.info(str(found))
+    if refuse:
+        found.check()
+    if not found.faults:
+        logger.info(str(found))
     return found
 
 

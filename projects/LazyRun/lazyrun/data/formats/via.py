@@ -45,11 +45,14 @@ def read_via(source: Source) -> AnnotatedSet:
     names = _declared(file, content, attribute)
     builder = CocoBuilder(names if names else None)
     for (name, _), some in zip(listed, regions, strict=True):
-        image = builder.image(source.finder.find(name, file), None, f"{file}: {name}")
+        image = None
+        with builder.collecting():
+            image = builder.image(source.finder.find(name, file), None, f"{file}: {name}")
         for index, region in enumerate(some if image else (), start=1):
             assert image is not None, "without an image nothing is read"
             where = f"{file}: {name}, region {index}"
-            _add(builder, image, region, "object" if attribute is None else _class_of(region, attribute), where)
+            with builder.collecting():
+                _add(builder, image, region, "object" if attribute is None else _class_of(region, attribute), where)
     return builder.finish(source.path, NAME)
 
 

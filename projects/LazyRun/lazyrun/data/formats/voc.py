@@ -33,16 +33,11 @@ def read_voc(source: Source) -> AnnotatedSet:
     used: set[Path] = set()
     difficult = 0
     for file in files:
-        root = read_xml(file)
-        if not looks_like_voc(root):
-            raise UserError(f"{file}: a file of {NAME} has <annotation> around it, not <{root.tag}>; move it away.")
-        image_file = _image_of(source, file, root)
-        used.add(image_file)
-        image = builder.image(image_file, _size(root, file), str(file))
-        for index, item in enumerate(root.findall("object") if image else (), start=1):
-            assert image is not None, "without an image nothing is read"
-            _add(builder, image, item, f"{file}: object {index} ({(item.findtext('name') or '').strip()})")
-            difficult += (item.findtext("difficult") or "").strip() == "1"
+        with builder.collecting():
+            root = read_xml(file)
+            image_file = _image_of(source, file, root)
+            used.add(image_file)
+            difficult += _read_file(builder, file, root, image_file)
     if part:
         builder.notes.append(f"its part {part!r}, {len(files)} of {len(source.files)} files")
     if difficult:
@@ -52,6 +47,20 @@ def read_voc(source: Source) -> AnnotatedSet:
         if bare:
             builder.notes.append(f"{len(bare)} images without XML file are left out ({listed(f.name for f in bare)})")
     return builder.finish(source.path, NAME)
+
+
+def _read_file(builder: CocoBuilder, file: Path, root: ElementTree.Element, image_file: Path) -> int:
+    """Adds the objects of one image, and counts the difficult ones."""
+    if not looks_like_voc(root):
+        raise UserError(f"{file}: a file of {NAME} has <annotation> around it, not <{root.tag}>; move it away.")
+    image = builder.image(image_file, _size(root, file), str(file))
+    difficult = 0
+    for index, item in enumerate(root.findall("object") if image else (), start=1):
+        assert image is not None, "without an image nothing is read"
+        with builder.collecting():
+            _add(builder, image, item, f"{file}: object {index} ({(item.findtext('name') or '').strip()})")
+        difficult += (item.findtext("difficult") or "").strip() == "1"
+    return difficult
 
 
 def _chosen(source: Source) -> tuple[list[Path], str]:

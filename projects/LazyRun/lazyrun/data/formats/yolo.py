@@ -79,7 +79,8 @@ def read_yolo(source: Source) -> AnnotatedSet:
         background += bool(image) and not objects
         for n, words in objects:
             assert image is not None, "without an image nothing is read"
-            _add(builder, image, words, names, f"{labels}, line {n}", names_file)
+            with builder.collecting():
+                _add(builder, image, words, names, f"{labels}, line {n}", names_file)
     if part:
         builder.notes.append(f"its part {part!r}, {len(images)} images")
     if background:
