@@ -49,7 +49,7 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         name.removesuffix("_dec512d8b"),
         img_size=img_size if isinstance(img_size, int) else (list(img_size) * 2)[:2],
         in_chans=args.get("in_chans", 3),
-        **({"patch_size": args["patch_size"]} if args.get("patch_size") else {}),
+        **{size: args[size] for size in ("patch_size", "mlp_ratio") if args.get(size)},
         norm_pix_loss=args.get("norm_pix_loss", True),
     )
     if not isinstance(model, MaskedAutoencoderConvViT):

@@ -123,7 +123,12 @@ KINDS: tuple[Kind, ...] = (
     _bare("ConvMAE or FastConvMAE pretraining", "ConvViT", _STAGE_DECODE, _NORM | _DECODER),
     _bare("ConvMAE-v2 pretraining", "ConvViT", _CLS_TOKEN, _NORM | _DECODER),
     _bare("ConvViT classifier", "ConvViT", _HEAD, _HEAD_NORM | _CLS_TOKEN),
-    _bare("ConvViT classifier without its head", "ConvViT", {Part.HEAD_NORM: r"fc_norm\.(weight|bias)"}, _CLS_TOKEN),
+    _bare(
+        "ConvViT classifier without its head",
+        "ConvViT",
+        {Part.HEAD_NORM: r"fc_norm\.(weight|bias)"},
+        _CLS_TOKEN | _NORM,
+    ),
     _bare("bare ConvViT trunk", "ConvViT", {}, _NORM),
     _bare("MAE ViT pretraining", "ViT", _CLS_TOKEN, _NORM | _DECODER),
     _bare("bare ViT trunk", "ViT", {}, _NORM),

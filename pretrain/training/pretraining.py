@@ -20,7 +20,8 @@ from pretrain.data.transforms import eval_transform, image_mode, train_transform
 from pretrain.evaluation.reconstruction import mean_reconstruction_loss, reconstruction_picture
 from pretrain.evaluation.targets import warn_of_flat_targets
 from pretrain.models import MaskedAutoencoderConvViT, build_model
-from pretrain.models.autoencoder import MASKINGS, ReconstructionLoss, encoder_weights
+from pretrain.models.autoencoder import ReconstructionLoss, encoder_weights
+from pretrain.models.encoder import MASKINGS
 from pretrain.training.metrics import MetricWriter
 from pretrain.training.neighbour_probe import NeighbourProbe
 from pretrain.training.parts import TrainingParts
@@ -103,6 +104,7 @@ def _make_model(args: argparse.Namespace) -> MaskedAutoencoderConvViT:
         img_size=args.input_size,
         in_chans=args.in_chans,
         patch_size=args.patch_size,
+        mlp_ratio=args.mlp_ratio,
         norm_pix_loss=args.norm_pix_loss,
         act_checkpoint=args.act_checkpoint,
     )

@@ -129,7 +129,7 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."
         )
-    for name in ("model", "input_size", "in_chans", "patch_size", "global_pool"):
+    for name in ("model", "input_size", "in_chans", "patch_size", "mlp_ratio", "global_pool"):
         then, now = state["args"].get(name), getattr(args, name, None)
         if name in state["args"] and then != now:
             raise UserError(
