@@ -54,8 +54,11 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
     )
     if not isinstance(model, MaskedAutoencoderConvViT):
         raise UserError(f"{name} is a classifier, which reconstructs nothing; name the pretraining model with --model.")
+    if "decoder_pred.weight" not in checkpoint.tensors:
+        raise UserError(f"{path} is of a run without the target rgb, so it reconstructs no images.")
+    of_targets = ("decoder_targets.", "mimic_head.")
     try:
-        model.load_state_dict(checkpoint.tensors)
+        model.load_state_dict({name: t for name, t in checkpoint.tensors.items() if not name.startswith(of_targets)})
     except RuntimeError as e:
         raise UserError(f"{path} does not hold a {name} at {model.img_size}: {str(e).splitlines()[1].strip()}") from e
     return model.eval()

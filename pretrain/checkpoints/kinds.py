@@ -73,7 +73,9 @@ _TRUNKS = {
 }
 _CLS_TOKEN = {Part.CLS_TOKEN: "cls_token"}
 _NORM = {Part.NORM: r"norm\.(weight|bias)"}
-_DECODER = {Part.DECODER: r"mask_token|decoder_(pos_embed|(embed|blocks|norm|pred)\..+)"}
+_DECODER = {
+    Part.DECODER: r"mask_token|decoder_(pos_embed|(embed|blocks|norm|pred|targets)\..+)|mimic_head\.(weight|bias)"
+}
 _STAGE_DECODE = {Part.STAGE_DECODE: r"stage[12]_output_decode\.(weight|bias)"}
 _HEAD = {Part.HEAD: r"head\..+"}
 _HEAD_NORM = {Part.HEAD_NORM: r"(fc_norm|norm)\.(weight|bias)"}

@@ -19,7 +19,7 @@ from pretrain.models.trunk import per_stage, run_blocks
 __all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss", "encoder_weights"]
 
 # What pretrained files may lack: only pretraining needs it.
-DECODER_PREFIXES = ("decoder_", "mask_token")
+DECODER_PREFIXES = ("decoder_", "mask_token", "mimic_head")
 
 
 class MaskedAutoencoderConvViT(ConvMAEEncoder):
@@ -77,20 +77,19 @@ class MaskedAutoencoderConvViT(ConvMAEEncoder):
         self.decoder_embed = nn.Linear(self.embed_dim[2], decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_pos_embed = self.fixed_positions(decoder_embed_dim)
+        self.decoder_num_heads = decoder_num_heads
         # As published, the decoder takes the first stage's ratio.
-        decoder_mlp_ratio = per_stage("mlp_ratio", mlp_ratio)[0]
-        self.decoder_blocks = nn.ModuleList(
-            Block(
-                decoder_embed_dim,
-                Attention(decoder_embed_dim, decoder_num_heads),
-                decoder_mlp_ratio,
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            )
-            for _ in range(decoder_depth)
-        )
+        self.decoder_mlp_ratio = per_stage("mlp_ratio", mlp_ratio)[0]
+        self.decoder_blocks = nn.ModuleList(self.make_decoder_block() for _ in range(decoder_depth))
         self.decoder_norm = nn.LayerNorm(decoder_embed_dim, eps=1e-6)
         self.decoder_pred = nn.Linear(decoder_embed_dim, self.stride**2 * in_chans)
         self._init_weights()
+
+    def make_decoder_block(self) -> Block:
+        """A new block of the decoder's sizes."""
+        dim = self.decoder_embed.out_features
+        attention = Attention(dim, self.decoder_num_heads)
+        return Block(dim, attention, self.decoder_mlp_ratio, norm_layer=partial(nn.LayerNorm, eps=1e-6))
 
     def _init_weights(self) -> None:
         for module in self.modules():

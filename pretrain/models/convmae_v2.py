@@ -13,15 +13,13 @@ from torch import nn
 
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.classifier import ConvViT
+from pretrain.models.encoder import ConvMAEEncoder
 
-__all__ = ["ConvViTv2", "MaskedAutoencoderConvViTv2"]
+__all__ = ["ConvMAEv2Encoder", "ConvViTv2", "MaskedAutoencoderConvViTv2"]
 
 
-class MaskedAutoencoderConvViTv2(MaskedAutoencoderConvViT):
-    """ConvMAE-v2 in pretraining; arguments and shapes as in the base class, with one prefix token.
-
-    What distinguishes MR-MAE's training, the loss on visible tokens, is in :mod:`pretrain.models.reconstructors`.
-    """
+class ConvMAEv2Encoder(ConvMAEEncoder):
+    """The encoder; arguments and shapes as in the base class, with one prefix token."""
 
     num_prefix_tokens = 1
 
@@ -29,16 +27,23 @@ class MaskedAutoencoderConvViTv2(MaskedAutoencoderConvViT):
         """The class token; nothing joins the stages."""
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim[2]))
 
-    def _init_weights(self) -> None:
-        super()._init_weights()
-        nn.init.normal_(self.cls_token, std=0.02)
-
     def add_prefix(self, x: torch.Tensor) -> torch.Tensor:
         return _with_class_token(x, self.cls_token, self.pos_embed)
 
     def join_stages(self, x: torch.Tensor, stage1: torch.Tensor, stage2: torch.Tensor) -> torch.Tensor:
         """Stage 3 alone."""
         return x
+
+
+class MaskedAutoencoderConvViTv2(ConvMAEv2Encoder, MaskedAutoencoderConvViT):
+    """ConvMAE-v2 in pretraining, with the arguments of :class:`~pretrain.models.autoencoder.MaskedAutoencoderConvViT`.
+
+    What distinguishes MR-MAE's training, the loss on visible tokens, is in :mod:`pretrain.models.mixture`.
+    """
+
+    def _init_weights(self) -> None:
+        super()._init_weights()
+        nn.init.normal_(self.cls_token, std=0.02)
 
 
 class ConvViTv2(ConvViT):

@@ -11,6 +11,7 @@ from pretrain.common.errors import UserError
 from pretrain.models import MODELS
 from pretrain.models.named import has_class_token
 from pretrain.models.trunk import per_stage
+from pretrain.training.target_args import add_target_arguments, check_target_arguments
 
 __all__ = [
     "PROBE_DEFAULTS",
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_model_arguments(model, MODELS)
     add_pretraining_arguments(model)
+    add_target_arguments(parser.add_argument_group("targets"))
     add_data_arguments(data)
     add_optimizer_arguments(optimization)
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
@@ -197,6 +199,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.picture_epochs = max(1, args.epochs // 10)
     check_run_arguments(args)
     check_at_least(args, 1, "picture_epochs")
+    check_target_arguments(args)
     _fill_in_probe(args)
     return args
 

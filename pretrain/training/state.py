@@ -19,6 +19,7 @@ from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint, save_atomically
 from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
+from pretrain.training.target_args import loss_weights
 
 __all__ = [
     "Checkpoints",
@@ -136,6 +137,12 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
                 f"{path} is of a run with --{name} {then}, not {now}; resume with that, or start a new run with "
                 "--init_weights."
             )
+    then, now = (" ".join(loss_weights(run)) for run in (state["args"], vars(args)))
+    if then != now:
+        raise UserError(
+            f"{path} is of a run that learns {then}, not {now}; resume with its --targets and --mimic, or start a new "
+            "run with --init_weights."
+        )
     same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
     for name, value in state["args"].items():
         present = getattr(args, name, None)
@@ -218,7 +225,8 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
     loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
     fixed = [name for name in FIXED if name in own]
     missing = sorted(own.keys() - state.keys() - set(fixed))
-    unexpected = sorted(state.keys() - own.keys())
+    other_targets = sorted(n for n in state if n.startswith(("decoder_targets.", "mimic_head.")) and n not in own)
+    unexpected = sorted(state.keys() - own.keys() - set(other_targets))
     reshaped = sorted((state.keys() & own.keys()) - loadable.keys() - set(fixed))
     unexplained = [name for name in missing if not name.startswith(DECODER_PREFIXES)] + unexpected + reshaped
     if unexplained:
@@ -231,5 +239,7 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
         loadable.pop(name, None)
     model.load_state_dict(loadable, strict=False)
     logger.info("%s: %d tensors loaded; fixed position tables are the model's own.", path, len(loadable))
+    if other_targets:
+        logger.info("Left out: the heads of other targets (%d tensors).", len(other_targets))
     if missing:
         logger.info("Not in the file, newly initialised: the decoder (%d tensors).", len(missing))
