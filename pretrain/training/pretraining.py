@@ -94,6 +94,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         precision=precision,
         inputs=inputs,
         set_training_mode=model.train,
+        start=targets.start,
         after_step=targets.after_step,
         evaluate_start=probe.measure if probe else None,
         evaluate=evaluate,

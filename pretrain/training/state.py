@@ -225,8 +225,10 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
     loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
     fixed = [name for name in FIXED if name in own]
     missing = sorted(own.keys() - state.keys() - set(fixed))
-    other_targets = sorted(n for n in state if n.startswith(("decoder_targets.", "mimic_head.")) and n not in own)
-    unexpected = sorted(state.keys() - own.keys() - set(other_targets))
+    predicts_pixels = "decoder_pred.weight" in own
+    heads = ("decoder_targets.", "mimic_head.") if predicts_pixels else DECODER_PREFIXES
+    other_targets = {name for name in state.keys() - own.keys() if name.startswith(heads)}
+    unexpected = sorted(state.keys() - own.keys() - other_targets)
     reshaped = sorted((state.keys() & own.keys()) - loadable.keys() - set(fixed))
     unexplained = [name for name in missing if not name.startswith(DECODER_PREFIXES)] + unexpected + reshaped
     if unexplained:
@@ -240,6 +242,6 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(loadable, strict=False)
     logger.info("%s: %d tensors loaded; fixed position tables are the model's own.", path, len(loadable))
     if other_targets:
-        logger.info("Left out: the heads of other targets (%d tensors).", len(other_targets))
+        logger.info("Left out: what the decoder has for other targets (%d tensors).", len(other_targets))
     if missing:
         logger.info("Not in the file, newly initialised: the decoder (%d tensors).", len(missing))

@@ -44,6 +44,7 @@ class Targets:
         self.students = normalisation(model.in_chans)
         self.foreign: dict[tuple[str, str], Teacher] = {}
         self.average: EmaTeacher | None = None
+        self.is_resumed = False
         with seeded_torch(args.seed):  # random weights that files replace must not move other draws
             for name, target in self.targets.items():
                 if target.needs_teacher and target.name != EMA and _source(target) not in self.foreign:
@@ -97,6 +98,11 @@ class Targets:
             return self.average
         return self.foreign[_source(target)]
 
+    def start(self) -> None:
+        """Before the first step: the average begins as the student, whose weights are those of the first process now."""
+        if self.average and not self.is_resumed:
+            self.average.update(self.model, 0.0)
+
     def after_step(self, progress: float) -> None:
         """Updates the average after an optimizer step, when a share `progress` of the run is done."""
         if self.average:
@@ -109,6 +115,7 @@ class Targets:
         """Nothing: runs of other targets are refused by their arguments."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.is_resumed = True
         if self.average:
             self.average.network.load_state_dict(state["ema_teacher"])
 

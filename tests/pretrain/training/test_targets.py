@@ -1,15 +1,14 @@
 """Whole pretraining runs with several targets: resuming, processes, the average, logs, and pixels alone as before."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import socket
 
 import numpy as np
 import pytest
 import timm
 import torch
-from parity import REPO
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,7 +18,6 @@ from pretrain.checkpoints.recognition import recognise
 from pretrain.common.files import load_checkpoint, save_atomically
 from pretrain.models import MODELS
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 SIZES = dict(embed_dim=(8, 16, 24), depth=(1, 1, 1), decoder_embed_dim=16, decoder_depth=2)
 PLAIN = ("model", "optimizer", "stepper", "rng", "totals", "epoch", "iteration")
 
@@ -155,14 +153,27 @@ def test_a_decay_of_zero_makes_the_teacher_the_student_of_the_last_step(images, 
     assert all(torch.equal(tensor, state["model"][name]) for name, tensor in state["ema_teacher"].items())
 
 
+def join_and_pretrain(rank, port, argv):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    pretrain_main(argv)
+
+
 def test_two_processes_equal_one(images, tmp_path):
+    """Forked, as importing everything again takes far longer than the runs."""
     one, two = tmp_path / "one", tmp_path / "two"
     flags = ["--targets", "ema", "--mimic", f"v=test_vit@{images / 'vit.pth'}", "--ema_decay=0.5"]
     base = dict(model="convmaev2_convvit_tiny_patch16", epochs=1, max_steps=2)
-    with pytest.MonkeyPatch.context() as patch:  # the processes know the models as they are
-        patch.setitem(MODELS, base["model"], {k: v for k, v in MODELS["convmae_convvit_tiny_patch16"].items()})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run([*command, *arguments(images, two, *flags, **base)], cwd=REPO, env=ENVIRONMENT, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    argv = arguments(images, two, *flags, **base)
+    processes = [fork.Process(target=join_and_pretrain, args=(rank, port, argv)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
     pretrain_main(arguments(images, one, *flags, **base | dict(batch_size=4)))
     a, b = checkpoint(one, 2), checkpoint(two, 2)
     for part in ("model", "ema_teacher"):
