@@ -15,8 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pretrain import visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.checkpoints.recognition import recognise
+from pretrain.common.distributed import World
 from pretrain.common.files import load_checkpoint, save_atomically
-from pretrain.models import MODELS
+from pretrain.models import MODELS, build_model
+from pretrain.models.mixture import MixtureLoss, add_target_heads
+from pretrain.training.precision import Precision
+from pretrain.training.step import Stepper
 
 SIZES = dict(embed_dim=(8, 16, 24), depth=(1, 1, 1), decoder_embed_dim=16, decoder_depth=2)
 PLAIN = ("model", "optimizer", "stepper", "rng", "totals", "epoch", "iteration")
@@ -151,6 +155,22 @@ def test_a_decay_of_zero_makes_the_teacher_the_student_of_the_last_step(images, 
     state = checkpoint(tmp_path, 3)
     assert {"norm.weight", "pos_embed"} < state["ema_teacher"].keys() and "mask_token" not in state["ema_teacher"]
     assert all(torch.equal(tensor, state["model"][name]) for name, tensor in state["ema_teacher"].items())
+
+
+def test_a_teacher_that_overflows_is_asked_again_in_a_higher_precision():
+    class Overflowing(torch.nn.Module):
+        def forward(self, imgs, grid_size):
+            features = torch.ones(len(imgs), 4, 8)
+            return features * torch.inf if torch.is_autocast_enabled("cpu") else features
+
+    model = build_model("convmae_convvit_tiny_patch16", img_size=32, decoder_num_heads=2)
+    add_target_heads(model, {"rgb": None, "own": 8}, mimic_dim=None)
+    loss = MixtureLoss(model, {"rgb": 1.0, "own": 1.0}, {"own": Overflowing()})
+    cpu = torch.device("cpu")
+    stepper = Stepper(loss, torch.optim.SGD(model.parameters(), lr=0.1), Precision("bf16", cpu, model), World())
+    step = stepper.step([(torch.randn(2, 3, 32, 32), 0.75, torch.rand(2, 4))])
+    assert step.loss is not None and len(step.parts) == 2 and str(stepper.precision) == "fp32"
+    assert all(p.isfinite().all() for p in model.parameters())
 
 
 def join_and_pretrain(rank, port, argv):
