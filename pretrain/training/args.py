@@ -29,11 +29,11 @@ __all__ = [
     "take_sizes_of_file",
 ]
 
-# Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process.
+# Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process. Of ConvMAE-v2
+# (arXiv:2303.05475) the epochs alone are; the rest is that of unmasked_teacher (arXiv:2303.16058), the nearest open one.
 RECIPES = {
     "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
     "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
-    # Published: 200 epochs. The rest is that of the nearest open recipe (unmasked_teacher, arXiv:2303.16058).
     "convmaev2": dict(blr=1.5e-4, epochs=200, warmup_epochs=40.0, batch_size=128),
 }
 
@@ -46,7 +46,7 @@ FOLDER = (
 )
 
 DESCRIPTION = """\
-Pretrain ConvMAE or FastConvMAE on a folder of images; labels are not needed.
+Pretrain ConvMAE, FastConvMAE or ConvMAE-v2 on a folder of images; labels are not needed.
 
 A first run, on a CPU, in about a minute:
   python -m pretrain --model convmae_convvit_tiny_patch16 --data_path IMAGES --output_dir output/tiny \\
