@@ -49,7 +49,7 @@ _DETECTOR_ONLY = {
 }
 _PRETRAINING_ONLY = {
     Part.STAGE_DECODE: "adds stages 1 and 2 to the input of the pretraining decoder",
-    Part.DECODER: "reconstructs pixels, in pretraining only",
+    Part.DECODER: "predicts what is masked, in pretraining only",
 }
 _CLASSIFIER_ONLY = {
     Part.HEAD: "classification head",

@@ -132,7 +132,8 @@ class ConvViT(ConvViTTrunk):
 
     def _forward_stage3(self, x: torch.Tensor) -> torch.Tensor:
         """Adds positions to a grid `(B, h, w, C)` and runs the blocks on its tokens, to `(B, P + h * w, C)`."""
-        pos_embed = resize_pos_embed(self.pos_embed[:, self.num_prefix_tokens :], self.grid_size, x.shape[1:3])
+        grid_size = (x.shape[1], x.shape[2])
+        pos_embed = resize_pos_embed(self.pos_embed[:, self.num_prefix_tokens :], self.grid_size, grid_size)
         return self.forward_blocks(2, self.add_prefix(x.flatten(1, 2) + pos_embed))
 
     def add_prefix(self, x: torch.Tensor) -> torch.Tensor:

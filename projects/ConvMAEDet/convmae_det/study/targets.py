@@ -47,7 +47,9 @@ def run_targets(source: Path, output: Path, root: Path, processes: int, seeds: S
         for seed in seeds
     ]
     seconds = [result["cpu_seconds"] for result in run_jobs(pretraining, root, processes)]
-    starts = [({"method": "random", "seed": seed, "pretraining_seconds": 0}, None) for seed in seeds]
+    starts: list[tuple[dict[str, Any], Path | None]] = [
+        ({"method": "random", "seed": seed, "pretraining_seconds": 0}, None) for seed in seeds
+    ]
     starts += [
         ({**job.facts, "pretraining_seconds": s}, job.folder / "encoder.pth")
         for job, s in zip(pretraining, seconds, strict=True)
