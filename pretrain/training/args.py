@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process. Of ConvMAE-v2
-# (arXiv:2303.05475) the epochs alone are; the rest is that of unmasked_teacher (arXiv:2303.16058), the nearest open one.
+# (arXiv:2303.05475) only the epochs are; the rest is of unmasked_teacher (arXiv:2303.16058), the nearest open recipe.
 RECIPES = {
     "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
     "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
