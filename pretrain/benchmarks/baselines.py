@@ -62,8 +62,9 @@ class DenseConvMAE(nn.Module):
         joints = [] if P else [(m.stage1_output_decode, stage1), (m.stage2_output_decode, stage2)]
         skips = [conv(decode, stage, stride=decode.stride).flatten(2).permute(0, 2, 1) for decode, stage in joints]
         x, *skips = (gather(t, ids_keep) for t in (x, *skips))
-        if P:  # ConvMAE-v2's class token
-            x = torch.cat([(m.cls_token + m.pos_embed[:, :P]).repeat(len(x), 1, 1), x], dim=1)
+        if P:  # ConvMAE-v2
+            cls_token: Any = m.cls_token
+            x = torch.cat([(cls_token + m.pos_embed[:, :P]).repeat(len(x), 1, 1), x], dim=1)
         for block in m.blocks3:
             x = dense_transformer_block(block, x)
         return m.norm(sum(skips, x))

@@ -44,6 +44,9 @@ class MaskedAutoencoderConvViT(ConvMAEEncoder):
         UserError: a size does not divide, or `masking` is neither of the two.
     """
 
+    decoder_targets: nn.ModuleDict  # of models with other targets than pixels (pretrain.models.mixture)
+    mimic_head: nn.Linear
+
     def __init__(
         self,
         img_size: int | Sequence[int] = 224,

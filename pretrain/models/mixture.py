@@ -11,6 +11,7 @@ arXiv:2303.16058).
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +127,8 @@ class MixtureLoss(nn.Module):
                     pred = model.predict_pixels(self._masked_tokens(model.decoder_blocks[-1], tokens, patch_mask))
                     losses[name] = model.pixel_loss(patches, pred, patch_mask)
                 elif name != MIMIC:
-                    losses[name] = self._feature_loss(model.decoder_targets[name], tokens, features[name], patch_mask)
+                    head = cast(Reconstructor, model.decoder_targets[name])
+                    losses[name] = self._feature_loss(head, tokens, features[name], patch_mask)
         return losses
 
     def _features(self, imgs: torch.Tensor) -> dict[str, torch.Tensor]:

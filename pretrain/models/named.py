@@ -21,7 +21,7 @@ __all__ = [
 TINY_DECODER = dict(decoder_embed_dim=96, decoder_depth=2, decoder_num_heads=4)
 
 # Paper MCMAE (arXiv:2205.03892), table of architectures. The tiny ones are ours: for tests, and for small images.
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny_patch8": dict(
         patch_size=(4, 2, 1), img_size=64, embed_dim=(48, 96, 144), depth=(1, 2, 2), num_heads=4, **TINY_DECODER
     ),

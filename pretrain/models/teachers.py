@@ -7,6 +7,7 @@ autocast around it. Nothing of it is in the weights that are trained.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import timm
 import torch
@@ -46,7 +47,7 @@ class Teacher(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        grid_of: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        grid_of: Callable[[Any, torch.Tensor], torch.Tensor],
         dim: int,
         img_size: Sequence[int],
         normalisation: Normalisation,
@@ -87,12 +88,12 @@ class Teacher(nn.Module):
         return grid.flatten(2).transpose(1, 2)
 
 
-def _last_block(network: nn.Module, imgs: torch.Tensor) -> torch.Tensor:
+def _last_block(network: Any, imgs: torch.Tensor) -> torch.Tensor:
     """The normed output of the last block, as timm's models give it: `(B, C, h, w)` without class tokens."""
     return network.forward_intermediates(imgs, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[0]
 
 
-def _encoder_output(network: nn.Module, imgs: torch.Tensor) -> torch.Tensor:
+def _encoder_output(network: ConvMAEEncoder, imgs: torch.Tensor) -> torch.Tensor:
     tokens = network.forward_features(imgs)[:, network.num_prefix_tokens :]
     return tokens.transpose(1, 2).unflatten(2, network.grid_size)
 
@@ -126,7 +127,7 @@ def timm_teacher(name: str, file: str, normalisation: Normalisation, option: str
         load_checkpoint(file)  # whether it can be read, and safely
     try:
         overlay = dict(file=file) if file else None
-        network = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay)
+        network: Any = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay)
     except Exception as e:  # libraries for the hub, http and sockets raise a dozen types
         raise UserError(_no_weights(name, file, cfg, option)) from e
     if not hasattr(network, "forward_intermediates"):
@@ -153,7 +154,7 @@ def _no_weights(name: str, file: str, cfg: PretrainedCfg, option: str) -> str:
     if cfg.hf_hub_id:
         source = f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"
     elif cfg.url:
-        source = cfg.url
+        source = str(cfg.url)
     else:
         return f"No weights are published for timm's {name}; choose another model, or name a file: {option}."
     return f"The weights of {name} are not here and cannot be downloaded; get {source} and name the file: {option}."
