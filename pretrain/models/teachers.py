@@ -150,7 +150,7 @@ def _pretrained_cfg(name: str) -> PretrainedCfg:
 
 def _no_weights(name: str, file: str, cfg: PretrainedCfg, option: str) -> str:
     if file:
-        return f"{file} does not hold the weights of timm's {name}; name the model that it holds: {option}."
+        return f"{file} does not hold the weights of timm's {name}; name the model that it holds before the @."
     if cfg.hf_hub_id:
         source = f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"
     elif cfg.url:
