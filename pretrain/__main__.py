@@ -1,4 +1,4 @@
-"""`python -m pretrain`: pretrain ConvMAE or FastConvMAE."""
+"""`python -m pretrain`: pretrain ConvMAE, FastConvMAE or ConvMAE-v2."""
 
 from collections.abc import Sequence
 

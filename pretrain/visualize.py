@@ -50,13 +50,16 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         name.removesuffix("_dec512d8b"),
         img_size=img_size if isinstance(img_size, int) else (list(img_size) * 2)[:2],
         in_chans=args.get("in_chans", 3),
-        **({"patch_size": args["patch_size"]} if args.get("patch_size") else {}),
+        **{size: args[size] for size in ("patch_size", "mlp_ratio") if args.get(size)},
         norm_pix_loss=args.get("norm_pix_loss", True),
     )
     if not isinstance(model, MaskedAutoencoderConvViT):
         raise UserError(f"{name} is a classifier, which reconstructs nothing; name the pretraining model with --model.")
+    if "decoder_pred.weight" not in checkpoint.tensors:
+        raise UserError(f"{path} is of a run without the target rgb, so it reconstructs no images.")
+    of_targets = ("decoder_targets.", "mimic_head.")
     try:
-        model.load_state_dict(checkpoint.tensors)
+        model.load_state_dict({name: t for name, t in checkpoint.tensors.items() if not name.startswith(of_targets)})
     except RuntimeError as e:
         raise UserError(f"{path} does not hold a {name} at {model.img_size}: {str(e).splitlines()[1].strip()}") from e
     return model.eval()

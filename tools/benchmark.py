@@ -9,6 +9,7 @@ import torch
 
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.benchmarks.pretraining import benchmark_pretrain
+from pretrain.benchmarks.targets import benchmark_targets
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
@@ -33,6 +34,13 @@ def add_pretrain_parser(subcommands) -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--input_size", type=int, default=224)
     parser.add_argument("--compile", action="store_true", help="run ours through torch.compile")
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="TARGET",
+        help="instead, ours with pixels alone and with each of these beside them, as --targets of pretraining takes "
+        "them; teachers of timm have random weights",
+    )
     parser.set_defaults(run=run_pretrain)
     add_common_arguments(parser, rounds=5)
 
@@ -69,6 +77,12 @@ def add_common_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
+    if args.targets:
+        report = benchmark_targets(
+            args.model, args.batch_size, args.input_size, args.device, args.amp, args.rounds, args.targets
+        )
+        sys.stdout.write(report + "\n")
+        return
     report = benchmark_pretrain(
         args.model, args.batch_size, args.input_size, args.device, args.amp, args.rounds, args.compile
     )

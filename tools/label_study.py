@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Does pretraining pay on real images? Detectors or classifiers from random and from pretrained weights, by labels.
+"""Does pretraining pay on real images? Detectors or classifiers from random and from pretrained weights, by labels; and
+which targets of pretraining do.
 
     python tools/label_study.py nuclei DATA output/nuclei
     python tools/label_study.py clothing DATA output/clothing
+    python tools/label_study.py targets DATA output/targets
 
-Runs for hours on a CPU; stopped, it goes on where it was. Writes results.json, table.md and, for nuclei, plot.png.
+Runs for hours on a CPU, `targets` for minutes; stopped, it goes on where it was. Writes results.json, table.md and, for
+nuclei, plot.png.
 """
 
 import argparse
@@ -15,19 +18,24 @@ from pathlib import Path
 
 from convmae_det.study.clothing import run_clothing
 from convmae_det.study.nuclei import run_nuclei
-from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results
+from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results, targets_table
+from convmae_det.study.targets import run_targets
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.files import replacing
 from pretrain.common.utf8 import use_utf8
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = {"nuclei": (run_nuclei, nuclei_table), "clothing": (run_clothing, clothing_table)}
+STUDIES = {
+    "nuclei": (run_nuclei, nuclei_table),
+    "clothing": (run_clothing, clothing_table),
+    "targets": (run_targets, targets_table),
+}
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("data", type=Path, help="nuclei: COCO-format set; clothing: photos in folders of classes")
+    parser.add_argument("data", type=Path, help="nuclei: COCO-format set; others: photos in folders of classes")
     parser.add_argument("output", type=Path, help="folder of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="runs at a time (default: one a core)")

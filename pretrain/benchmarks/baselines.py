@@ -12,7 +12,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from pretrain.models.autoencoder import MASKINGS, MaskedAutoencoderConvViT
+from pretrain.models.autoencoder import MaskedAutoencoderConvViT
+from pretrain.models.encoder import MASKINGS
 from pretrain.models.pos_embed import sincos_pos_embed
 
 __all__ = ["DenseConvMAE", "MaskedAutoencoderViT"]
@@ -56,24 +57,28 @@ class DenseConvMAE(nn.Module):
         stage1 = dense_conv_stage(m.blocks1, dense_patch_embed(m.patch_embed1, imgs), visible)
         stage2 = dense_conv_stage(m.blocks2, dense_patch_embed(m.patch_embed2, stage1), visible)
         x = dense_patch_embed(m.patch_embed3, stage2)
-        x = m.patch_embed4(x.flatten(2).permute(0, 2, 1)) + m.pos_embed
-        skips = [
-            conv(decode, stage, stride=decode.stride).flatten(2).permute(0, 2, 1)
-            for decode, stage in ((m.stage1_output_decode, stage1), (m.stage2_output_decode, stage2))
-        ]
-        x, skip1, skip2 = (gather(t, ids_keep) for t in (x, *skips))
+        P = m.num_prefix_tokens
+        x = m.patch_embed4(x.flatten(2).permute(0, 2, 1)) + m.pos_embed[:, P:]
+        joints = [] if P else [(m.stage1_output_decode, stage1), (m.stage2_output_decode, stage2)]
+        skips = [conv(decode, stage, stride=decode.stride).flatten(2).permute(0, 2, 1) for decode, stage in joints]
+        x, *skips = (gather(t, ids_keep) for t in (x, *skips))
+        if P:  # ConvMAE-v2
+            cls_token: Any = m.cls_token
+            x = torch.cat([(cls_token + m.pos_embed[:, :P]).repeat(len(x), 1, 1), x], dim=1)
         for block in m.blocks3:
             x = dense_transformer_block(block, x)
-        return m.norm(x + skip1 + skip2)
+        return m.norm(sum(skips, x))
 
     def decode(self, latent: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
         m = self.model
+        P = m.num_prefix_tokens
         x = m.decoder_embed(latent)
+        prefix, x = x[:, :P], x[:, P:]
         mask_tokens = m.mask_token.repeat(x.shape[0], ids_restore.shape[1] - x.shape[1], 1)
-        x = gather(torch.cat([x, mask_tokens], dim=1), ids_restore) + m.decoder_pos_embed
+        x = torch.cat([prefix, gather(torch.cat([x, mask_tokens], dim=1), ids_restore)], dim=1) + m.decoder_pos_embed
         for block in m.decoder_blocks:
             x = dense_transformer_block(block, x)
-        return m.decoder_pred(m.decoder_norm(x))
+        return m.decoder_pred(m.decoder_norm(x[:, P:]))
 
 
 def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

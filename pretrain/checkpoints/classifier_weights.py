@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pretrain.checkpoints.convert import Target, convert
 from pretrain.checkpoints.kinds import Part
 from pretrain.checkpoints.recognition import Checkpoint, recognise
+from pretrain.checkpoints.report import ConversionReport
 from pretrain.checkpoints.trunk_sizes import TrunkSizes
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
@@ -100,30 +102,62 @@ def _convert(model: ConvViT, checkpoint: Checkpoint, level: int) -> dict[str, to
     if checkpoint.sizes != sizes:
         raise UserError(
             f"{checkpoint.source} holds a {checkpoint.sizes} for {checkpoint.sizes.in_chans} channel(s), but the model "
-            f"is a {sizes} for {sizes.in_chans}; give the --model, --patch_size and --in_chans the file was made with."
+            f"is a {sizes} for {sizes.in_chans}; give the --model, --patch_size, --mlp_ratio and --in_chans the file "
+            "was made with."
         )
-    kept = _norm_name(model)
-    state = {name: t for name, t in state.items() if name.split(".")[0] not in {"norm", "fc_norm"} - {kept}}
-    if kept == "norm":
-        norms = [name for name in checkpoint.tensors if checkpoint.parts[name] is Part.NORM]
-        state |= {name: checkpoint.tensors[name] for name in norms}
-        report.kept += norms
-        report.dropped = {name: why for name, why in report.dropped.items() if name not in norms}
-        report.made = {name: how for name, how in report.made.items() if not name.startswith("fc_norm.")}
+    _choose_norm(model, state, checkpoint, report)
+    _choose_class_token(model, state, checkpoint, report)
     logger.log(level, "%s", report)
     if "pos_embed" in state:
         state["pos_embed"] = _fit_positions(model, state["pos_embed"], checkpoint, level)
     return state
 
 
+def _choose_norm(
+    model: ConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+) -> None:
+    """Leaves the norm that the model's pooling has, in place; without pooling it is that of pretraining."""
+    if _norm_name(model) == "norm":
+        norms = [name for name in checkpoint.tensors if checkpoint.parts[name] is Part.NORM]
+        report.kept += [name for name in norms if name not in state]
+        state |= {name: checkpoint.tensors[name] for name in norms}
+        report.dropped = {name: why for name, why in report.dropped.items() if name not in norms}
+    other = "fc_norm." if _norm_name(model) == "norm" else "norm."
+    for name in [name for name in state if name.startswith(other)]:
+        del state[name]
+        if name in report.made:
+            del report.made[name]
+        else:
+            report.dropped[report.take_back(name)] = f"the classifier has {_norm_name(model)}"
+
+
+def _choose_class_token(
+    model: ConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+) -> None:
+    """Takes a class token away, in place, that the model does not have; raises UserError if it has one and the file
+    has none."""
+    if model.num_prefix_tokens and "cls_token" not in state:
+        raise UserError(
+            f"{checkpoint.source} ({checkpoint.kind.name}) has no class token, which convvitv2 models are for; give "
+            "--model convvit_ in place of convvitv2_."
+        )
+    if not model.num_prefix_tokens and state.pop("cls_token", None) is not None:
+        report.dropped[report.take_back("cls_token")] = "the model has none; --model convvitv2_... has"
+
+
 def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, checkpoint: Checkpoint, level: int) -> torch.Tensor:
-    """Positions `(1, L, C)` without a class token's slot, resized to the model's grid."""
+    """Positions resized to the model's grid, after the class token's slot if the model has one; zeros if the file has
+    none, as ConvMAE-v2's pretraining begins."""
     name = next(name for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
     grid, _ = checkpoint.grid(checkpoint.tensors[name])
     if grid != model.grid_size:
         message = "%s: pos_embed resized from a grid of %dx%d to %dx%d, bicubically."
         logger.log(level, message, checkpoint.source, *grid, *model.grid_size)
-    return resize_pos_embed(pos_embed, grid, model.grid_size)
+    slot, patches = pos_embed.tensor_split([pos_embed.shape[1] - prod(grid)], dim=1)
+    patches = resize_pos_embed(patches, grid, model.grid_size)
+    if not model.num_prefix_tokens:
+        return patches
+    return torch.cat([slot if slot.shape[1] else torch.zeros_like(patches[:, :1]), patches], dim=1)
 
 
 def _load(

@@ -49,7 +49,7 @@ _DETECTOR_ONLY = {
 }
 _PRETRAINING_ONLY = {
     Part.STAGE_DECODE: "adds stages 1 and 2 to the input of the pretraining decoder",
-    Part.DECODER: "reconstructs pixels, in pretraining only",
+    Part.DECODER: "predicts what is masked, in pretraining only",
 }
 _CLASSIFIER_ONLY = {
     Part.HEAD: "classification head",
@@ -79,7 +79,6 @@ DROPPED: dict[Target, dict[Part, str]] = {
         **_DETECTOR_ONLY,
         **_PRETRAINING_ONLY,
         Part.NORM: "learned on the sum of three stages; the classifier has fc_norm on the mean token of the last",
-        Part.CLS_TOKEN: "the classifier pools over patches",
     },
 }
 
@@ -87,6 +86,7 @@ _DECODER_NAMES = ("mask_token", *(f"decoder_{name}" for name in ("embed", "pos_e
 _PRETRAINING_NAMES = {
     "ConvViT": ("norm", "stage1_output_decode", "stage2_output_decode", *_DECODER_NAMES),
     "ViT": ("cls_token", "norm", *_DECODER_NAMES),
+    "ConvMAE-v2": ("cls_token", "norm", *_DECODER_NAMES),
 }
 _FC_NORM = "LayerNorm as finetuning begins it, ones and zeros"
 
@@ -102,7 +102,9 @@ def convert(
     unless `shapes` says otherwise. Detectors stay as they are, and segmentation models are fitted to `shapes`.
 
     To a classifier, `fc_norm` is made where there is no classification norm: as in MAE's finetuning with global
-    pooling, it is a new LayerNorm on the mean token. `head` is left to be initialised for the classes at hand.
+    pooling, it is a new LayerNorm on the mean token. `head` is left to be initialised for the classes at hand. A class
+    token (ConvMAE-v2) stays, with its slot in the positions and the norm that pretraining had on stage 3: a classifier
+    that takes it needs all three, and one that has none leaves them out when it loads.
 
     To pretraining, everything a pretraining file has is kept, and the trunk alone of other files.
 
@@ -218,6 +220,8 @@ def _rename(
                 reason = reason or "the detector's decoder has fewer blocks"
         else:
             new, reason = bare, DROPPED[target].get(part)
+            if part is Part.NORM and target is Target.CLASSIFIER and checkpoint.has(Part.CLS_TOKEN):
+                reason = None  # ConvMAE-v2's is on stage 3 alone, as the classifier's
         if reason:
             report.dropped[original] = reason
             continue
@@ -240,7 +244,7 @@ def _fit_positions(
 ) -> None:
     """Takes the class token's slot off a position embedding and resizes its grid where the target asks for it."""
     pos_embed = state[name]
-    if target is Target.CLASSIFIER and not checkpoint.may_have_slot:
+    if target is Target.CLASSIFIER and (checkpoint.has(Part.CLS_TOKEN) or not checkpoint.may_have_slot):
         return  # they stay as they are, whatever their grid
     grid, has_slot = checkpoint.grid(pos_embed)
     keeps_slot = checkpoint.kind.family == "ViT" or (checkpoint.kind.is_detector and target is Target.DETECTION)
@@ -288,5 +292,7 @@ def _list_missing_in_pretraining(
     state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
 ) -> None:
     present = {name.split(".")[0] for name in state}
-    absent = (name for name in _PRETRAINING_NAMES[checkpoint.kind.family] if name not in present)
+    is_v2 = checkpoint.kind.family == "ConvViT" and checkpoint.has(Part.CLS_TOKEN)
+    expected = _PRETRAINING_NAMES["ConvMAE-v2" if is_v2 else checkpoint.kind.family]
+    absent = (name for name in expected if name not in present)
     report.missing |= dict.fromkeys(absent, "not in the file; pretraining initialises it")

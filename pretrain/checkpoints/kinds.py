@@ -73,7 +73,9 @@ _TRUNKS = {
 }
 _CLS_TOKEN = {Part.CLS_TOKEN: "cls_token"}
 _NORM = {Part.NORM: r"norm\.(weight|bias)"}
-_DECODER = {Part.DECODER: r"mask_token|decoder_(pos_embed|(embed|blocks|norm|pred)\..+)"}
+_DECODER = {
+    Part.DECODER: r"mask_token|decoder_(pos_embed|(embed|blocks|norm|pred|targets)\..+)|mimic_head\.(weight|bias)"
+}
 _STAGE_DECODE = {Part.STAGE_DECODE: r"stage[12]_output_decode\.(weight|bias)"}
 _HEAD = {Part.HEAD: r"head\..+"}
 _HEAD_NORM = {Part.HEAD_NORM: r"(fc_norm|norm)\.(weight|bias)"}
@@ -123,7 +125,12 @@ KINDS: tuple[Kind, ...] = (
     _bare("ConvMAE or FastConvMAE pretraining", "ConvViT", _STAGE_DECODE, _NORM | _DECODER),
     _bare("ConvMAE-v2 pretraining", "ConvViT", _CLS_TOKEN, _NORM | _DECODER),
     _bare("ConvViT classifier", "ConvViT", _HEAD, _HEAD_NORM | _CLS_TOKEN),
-    _bare("ConvViT classifier without its head", "ConvViT", {Part.HEAD_NORM: r"fc_norm\.(weight|bias)"}, _CLS_TOKEN),
+    _bare(
+        "ConvViT classifier without its head",
+        "ConvViT",
+        {Part.HEAD_NORM: r"fc_norm\.(weight|bias)"},
+        _CLS_TOKEN | _NORM,
+    ),
     _bare("bare ConvViT trunk", "ConvViT", {}, _NORM),
     _bare("MAE ViT pretraining", "ViT", _CLS_TOKEN, _NORM | _DECODER),
     _bare("bare ViT trunk", "ViT", {}, _NORM),

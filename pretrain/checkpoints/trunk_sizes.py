@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf, nextafter
 from typing import cast
 
 import torch
@@ -81,11 +82,21 @@ class TrunkSizes:
         )
         return f"{self.family}-{_VARIANTS.get((self.embed_dim, self.depth), 'other')} ({'; '.join(fields)})"
 
+    @property
+    def mlp_ratios(self) -> list[float]:
+        """`mlp_ratio` as floats whose product with the width, rounded down, is the hidden width."""
+        return [_rounded_up(ratio, dim) for ratio, dim in zip(self.mlp_ratio, self.embed_dim, strict=True)]
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the trunk of these sizes, without positions."""
         with torch.device("meta"):  # the number of heads shows in no shape
             trunk = _convvit(self) if self.family == "ConvViT" else _vit(self)
         return {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
+
+
+def _rounded_up(ratio: Fraction, dim: int) -> float:
+    nearest = float(ratio)
+    return nearest if int(dim * nearest) == ratio * dim else nextafter(nearest, inf)
 
 
 def _block_indices(stage: str, names: Iterable[str]) -> set[int]:

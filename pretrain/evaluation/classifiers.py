@@ -31,6 +31,7 @@ def make_classifier(args: argparse.Namespace, num_classes: int) -> ConvViT:
         img_size=args.input_size,
         in_chans=args.in_chans,
         patch_size=args.patch_size,
+        mlp_ratio=args.mlp_ratio,
         num_classes=num_classes,
         drop_path_rate=getattr(args, "drop_path", 0.0),
         global_pool=args.global_pool,

@@ -6,36 +6,47 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from pretrain.common.distributed import World
 from pretrain.data.datasets import MaskedSample
 from pretrain.data.transforms import normalisation
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 
-__all__ = ["mean_reconstruction_loss", "reconstruction_picture"]
+__all__ = ["mean_losses", "reconstruction_picture"]
 
 GAP = 4
 """Pixels between pictures."""
 
 
 @torch.no_grad()
-def mean_reconstruction_loss(
-    model: MaskedAutoencoderConvViT,
+def mean_losses(
+    loss: nn.Module,
     batches: Iterable[MaskedSample],
     mask_ratio: float,
     world: World,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
-) -> float:
-    """Mean loss over the images of all processes, each of which has as many; leaves the model in evaluation mode."""
-    model.eval()
-    total, count = torch.zeros((), device=device), 0
+) -> dict[str, float]:
+    """Mean losses over the images of all processes, each of which has as many.
+
+    Args:
+        loss: what is trained, its model in evaluation mode: gives the loss, or the loss and those it is made of.
+
+    Returns:
+        `val_loss`, and `val_loss_NAME` of each loss it is made of.
+    """
+    total, count, names = torch.zeros((), device=device), 0, getattr(loss, "names", ())
     for batch in batches:
         imgs, noise = batch.image.to(device), batch.noise.to(device)
         with autocast():
-            total += model.forward_loss(imgs, mask_ratio, noise) * len(imgs)
+            values = loss(imgs, mask_ratio, noise)
+            # (1 + names,)
+            values = torch.cat([values[0][None], values[1]]) if isinstance(values, tuple) else values
+            total = total + values * len(imgs)
         count += len(imgs)
-    return world.mean(total / count).item()
+    means = world.mean(total / count).reshape(-1).tolist()
+    return dict(zip(["val_loss", *(f"val_loss_{name}" for name in names)], means, strict=True))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ of a model (`forward_features`, `forward_head`, `forward_intermediates`, `reset_
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from timm.layers import trunc_normal_
@@ -39,10 +40,14 @@ class ConvViT(ConvViTTrunk):
         global_pool: True or "avg", False or "token", or "" for no pooling (tokens go through norm and head each).
         act_checkpoint: recompute the blocks' activations in the backward pass: one bool, or one for each stage.
 
+    Attributes:
+        num_prefix_tokens: tokens P that stand before the patches in stage 3; timm's name.
+
     Raises:
         UserError: a size does not divide, or `global_pool` is none of these.
     """
 
+    num_prefix_tokens: ClassVar[int] = 0
     norm: nn.Module
     fc_norm: nn.Module
     head: nn.Module
@@ -80,7 +85,7 @@ class ConvViT(ConvViTTrunk):
         self.feature_info = _feature_info(self.embed_dim, self.patch_size)
 
         L = self.grid_size[0] * self.grid_size[1]
-        self.pos_embed = nn.Parameter(torch.zeros(1, L, self.num_features))
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + L, self.num_features))
         self._set_pooling(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -115,21 +120,25 @@ class ConvViT(ConvViTTrunk):
         return self.forward_head(self.forward_features(imgs))
 
     def forward_features(self, imgs: torch.Tensor) -> torch.Tensor:
-        """Tokens `(B, L, embed_dim[2])` of the last block; normed already, except with average pooling."""
-        return self.norm(self._forward_stage3(self.forward_conv_stages(imgs)[2]).flatten(1, 2))
+        """Tokens `(B, P + L, embed_dim[2])` of the last block; normed already, except with average pooling."""
+        return self.norm(self._forward_stage3(self.forward_conv_stages(imgs)[2]))
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Pools tokens `(B, L, C)`, applies `fc_norm` and, unless `pre_logits`, the head."""
+        """Pools tokens `(B, P + L, C)`, applies `fc_norm` and, unless `pre_logits`, the head."""
         if self.global_pool:
-            x = x.mean(dim=1) if self.global_pool == "avg" else x[:, 0]
+            x = x[:, self.num_prefix_tokens :].mean(dim=1) if self.global_pool == "avg" else x[:, 0]
         x = self.fc_norm(x)
         return x if pre_logits else self.head(self.head_drop(x))
 
     def _forward_stage3(self, x: torch.Tensor) -> torch.Tensor:
-        """Adds positions to a grid `(B, h, w, C)` and runs the blocks on it; the result is a grid again."""
+        """Adds positions to a grid `(B, h, w, C)` and runs the blocks on its tokens, to `(B, P + h * w, C)`."""
         grid_size = (x.shape[1], x.shape[2])
-        pos_embed = resize_pos_embed(self.pos_embed, self.grid_size, grid_size)
-        return self.forward_blocks(2, x.flatten(1, 2) + pos_embed).unflatten(1, grid_size)
+        pos_embed = resize_pos_embed(self.pos_embed[:, self.num_prefix_tokens :], self.grid_size, grid_size)
+        return self.forward_blocks(2, self.add_prefix(x.flatten(1, 2) + pos_embed))
+
+    def add_prefix(self, x: torch.Tensor) -> torch.Tensor:
+        """Patches `(B, L, C)` that enter the blocks of stage 3, with the prefix tokens before them."""
+        return x
 
     # What follows is timm's interface.
 
@@ -159,12 +168,14 @@ class ConvViT(ConvViTTrunk):
             raise UserError(f"output_fmt must be NCHW or NHWC, got {output_fmt!r}.")
         taken, _ = feature_take_indices(3, indices)
         stage1, stage2, x = self.forward_conv_stages(x)
+        grid_size = x.shape[1:3]
         x = self._forward_stage3(x)
         last = self.fc_norm(self.norm(x)) if norm else x
+        last = last[:, self.num_prefix_tokens :].unflatten(1, grid_size)
         # (B, h, w, C) -> (B, C, h, w)
         grids = [g.permute(0, 3, 1, 2) if output_fmt == "NCHW" else g for g in (stage1, stage2, last)]
         intermediates = [grids[i] for i in taken]
-        return intermediates if intermediates_only else (self.norm(x.flatten(1, 2)), intermediates)
+        return intermediates if intermediates_only else (self.norm(x), intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -200,7 +211,8 @@ class ConvViT(ConvViTTrunk):
     def group_matcher(self, coarse: bool = False) -> dict:
         """Layers for layer-wise learning rates: the stem with stages 1 and 2, each block of stage 3, the rest."""
         # What matches nothing (norm, fc_norm, head) becomes the last layer.
-        return dict(stem=r"^pos_embed|^patch_embed\d|^blocks[12]", blocks=r"^blocks3" if coarse else r"^blocks3\.(\d+)")
+        stem = r"^cls_token|^pos_embed|^patch_embed\d|^blocks[12]"
+        return dict(stem=stem, blocks=r"^blocks3" if coarse else r"^blocks3\.(\d+)")
 
 
 def _norm_or_nothing(dim: int, norms: bool) -> nn.Module:

@@ -5,13 +5,23 @@ from typing import Any
 from pretrain.common.errors import UserError
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.classifier import ConvViT
+from pretrain.models.convmae_v2 import ConvViTv2, MaskedAutoencoderConvViTv2
 
-__all__ = ["CLASSIFIERS", "MODELS", "SIZES", "ConvViT", "MaskedAutoencoderConvViT", "build_model"]
+__all__ = [
+    "CLASSIFIERS",
+    "MODELS",
+    "SIZES",
+    "ConvViT",
+    "MaskedAutoencoderConvViT",
+    "build_model",
+    "classifier_of",
+    "has_class_token",
+]
 
 TINY_DECODER = dict(decoder_embed_dim=96, decoder_depth=2, decoder_num_heads=4)
 
 # Paper MCMAE (arXiv:2205.03892), table of architectures. The tiny ones are ours: for tests, and for small images.
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny_patch8": dict(
         patch_size=(4, 2, 1), img_size=64, embed_dim=(48, 96, 144), depth=(1, 2, 2), num_heads=4, **TINY_DECODER
     ),
@@ -34,13 +44,26 @@ SIZES = {
 
 MODELS: dict[str, dict] = {
     f"{family}_convvit_{size}": dict(masking=masking, **config)
-    for family, masking in (("convmae", "random"), ("fastconvmae", "complementary"))
+    for family, masking in (("convmae", "random"), ("fastconvmae", "complementary"), ("convmaev2", "random"))
     for size, config in SIZES.items()
 }
 CLASSIFIERS: dict[str, dict] = {
-    f"convvit_{size}": {name: value for name, value in config.items() if not name.startswith("decoder_")}
+    f"{family}_{size}": {name: value for name, value in config.items() if not name.startswith("decoder_")}
+    for family in ("convvit", "convvitv2")
     for size, config in SIZES.items()
 }
+
+
+def has_class_token(name: str) -> bool:
+    """Whether a model of this name is of ConvMAE-v2."""
+    return name.startswith(("convmaev2_", "convvitv2_"))
+
+
+def classifier_of(name: str) -> str:
+    """The classifier that takes the encoder of one of :data:`MODELS`: "convmae_convvit_tiny_patch8" has
+    "convvit_tiny_patch8", and "convmaev2_convvit_tiny_patch8" has "convvitv2_tiny_patch8"."""
+    size = name.partition("_convvit_")[2]
+    return f"{'convvitv2' if has_class_token(name) else 'convvit'}_{size}"
 
 
 def build_model(name: str, **overrides: Any) -> MaskedAutoencoderConvViT | ConvViT:
@@ -55,7 +78,8 @@ def build_model(name: str, **overrides: Any) -> MaskedAutoencoderConvViT | ConvV
         UserError: there is no model of this name.
     """
     if name in CLASSIFIERS:
-        return ConvViT(**CLASSIFIERS[name] | overrides)
+        return (ConvViTv2 if has_class_token(name) else ConvViT)(**CLASSIFIERS[name] | overrides)
     if name not in MODELS:
         raise UserError(f"There is no model {name!r}; choose one of {', '.join([*MODELS, *CLASSIFIERS])}.")
-    return MaskedAutoencoderConvViT(**MODELS[name] | overrides)
+    model = MaskedAutoencoderConvViTv2 if has_class_token(name) else MaskedAutoencoderConvViT
+    return model(**MODELS[name] | overrides)

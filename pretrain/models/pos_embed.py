@@ -9,14 +9,17 @@ from pretrain.common.errors import UserError
 __all__ = ["resize_pos_embed", "sincos_pos_embed"]
 
 
-def sincos_pos_embed(embed_dim: int, grid_size: tuple[int, int]) -> torch.Tensor:
-    """The 2-D table of MAE (arXiv:2111.06377), without a class token.
+def sincos_pos_embed(embed_dim: int, grid_size: tuple[int, int], num_prefix_tokens: int = 0) -> torch.Tensor:
+    """The 2-D table of MAE (arXiv:2111.06377).
 
     The column coordinate fills the first half of the channels and the row coordinate the second; in each half, sines
     come before cosines, with frequencies `10000 ** (-i / (embed_dim / 4))`.
 
+    Args:
+        num_prefix_tokens: tokens before those of the grid, such as a class token; their entries are zeros, as in MAE.
+
     Returns:
-        float32 `(1, H * W, embed_dim)`, rows of the grid first.
+        float32 `(1, num_prefix_tokens + H * W, embed_dim)`, rows of the grid first.
 
     Raises:
         UserError: `embed_dim` is not divisible by 4.
@@ -28,7 +31,7 @@ def sincos_pos_embed(embed_dim: int, grid_size: tuple[int, int]) -> torch.Tensor
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     angles = [position.reshape(-1, 1) * omega for position in (column, row)]
     table = torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
-    return table.float().unsqueeze(0)
+    return F.pad(table.float(), (0, 0, num_prefix_tokens, 0)).unsqueeze(0)
 
 
 def resize_pos_embed(pos_embed: torch.Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> torch.Tensor:

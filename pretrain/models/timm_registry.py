@@ -6,6 +6,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from pretrain.models import CLASSIFIERS, ConvViT
+from pretrain.models.convmae_v2 import ConvViTv2
+from pretrain.models.named import has_class_token
 
 __all__: list[str] = []  # register_model adds the names
 
@@ -28,46 +30,19 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> ConvViT:
-    return build_model_with_cfg(
-        ConvViT,
-        variant,
-        pretrained,
-        feature_cfg=dict(out_indices=(0, 1, 2), feature_cls="getter"),
-        **CLASSIFIERS[variant] | kwargs,
-    )
+def _register(variant: str) -> None:
+    def create(pretrained: bool = False, **kwargs: Any) -> ConvViT:
+        return build_model_with_cfg(
+            ConvViTv2 if has_class_token(variant) else ConvViT,
+            variant,
+            pretrained,
+            feature_cfg=dict(out_indices=(0, 1, 2), feature_cls="getter"),
+            **CLASSIFIERS[variant] | kwargs,
+        )
+
+    create.__name__ = create.__qualname__ = variant  # timm's registry goes by it
+    globals()[variant] = register_model(create)
 
 
-@register_model
-def convvit_tiny_patch8_32(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_tiny_patch8_32", pretrained, **kwargs)
-
-
-@register_model
-def convvit_tiny_patch8(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_tiny_patch8", pretrained, **kwargs)
-
-
-@register_model
-def convvit_tiny_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_tiny_patch16", pretrained, **kwargs)
-
-
-@register_model
-def convvit_small_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_small_patch16", pretrained, **kwargs)
-
-
-@register_model
-def convvit_base_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_base_patch16", pretrained, **kwargs)
-
-
-@register_model
-def convvit_large_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_large_patch16", pretrained, **kwargs)
-
-
-@register_model
-def convvit_huge_patch16(pretrained: bool = False, **kwargs: Any) -> ConvViT:
-    return _create("convvit_huge_patch16", pretrained, **kwargs)
+for name in CLASSIFIERS:
+    _register(name)

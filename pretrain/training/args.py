@@ -3,10 +3,15 @@
 import argparse
 from argparse import _ArgumentGroup as Group  # argparse has no public name for it
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
+from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
 from pretrain.models import MODELS
+from pretrain.models.named import has_class_token
+from pretrain.models.trunk import per_stage
+from pretrain.training.target_args import add_target_arguments, check_target_arguments
 
 __all__ = [
     "PROBE_DEFAULTS",
@@ -22,12 +27,15 @@ __all__ = [
     "check_run_arguments",
     "check_seed",
     "parse_args",
+    "take_sizes_of_file",
 ]
 
-# Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process.
+# Published recipes: ConvMAE (arXiv:2205.03892) and FastConvMAE's repository; batch sizes are per process. Of ConvMAE-v2
+# (arXiv:2303.05475) only the epochs are; the rest is of unmasked_teacher (arXiv:2303.16058), the nearest open recipe.
 RECIPES = {
     "convmae": dict(blr=1.5e-4, epochs=1600, warmup_epochs=40.0, batch_size=128),
     "fastconvmae": dict(blr=6e-4, epochs=50, warmup_epochs=10.0, batch_size=64),
+    "convmaev2": dict(blr=1.5e-4, epochs=200, warmup_epochs=40.0, batch_size=128),
 }
 
 PROBE_DEFAULTS = dict(probe_k=20, probe_label_fraction=1.0, probe_train_split="train", probe_val_split="val")
@@ -44,7 +52,7 @@ FOLDER = (
 )
 
 DESCRIPTION = """\
-Pretrain ConvMAE or FastConvMAE on a folder of images; labels are not needed.
+Pretrain ConvMAE, FastConvMAE or ConvMAE-v2 on a folder of images; labels are not needed.
 
 A first run, on a CPU, in about a minute:
   python -m pretrain --model convmae_convvit_tiny_patch16 --data_path IMAGES --output_dir output/tiny \\
@@ -65,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_model_arguments(model, MODELS)
     add_pretraining_arguments(model)
+    add_target_arguments(parser.add_argument_group("targets"))
     add_data_arguments(data)
     add_optimizer_arguments(optimization)
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
@@ -84,6 +93,13 @@ def add_model_arguments(group: Group, models: Iterable[str]) -> None:
     group.add_argument("--in_chans", type=int, default=3, help="channels: 3, or 1 for grey images [3]")
     group.add_argument(
         "--patch_size", type=int, nargs=3, metavar="N", help="downsampling of each of the three stages [by model]"
+    )
+    group.add_argument(
+        "--mlp_ratio",
+        type=float,
+        nargs="+",
+        metavar="RATIO",
+        help="hidden width of the MLPs over that of the tokens, for all stages or for each [4]",
     )
     group.add_argument(
         "--act_checkpoint", action="store_true", help="recompute activations in the backward pass: slower, less memory"
@@ -181,6 +197,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: an unknown model, or a value out of range.
     """
     args = build_parser().parse_args(argv)
+    take_sizes_of_file(args)
     check_model_arguments(args, MODELS)
     for name, value in RECIPES[args.model.partition("_")[0]].items():
         if getattr(args, name) is None:
@@ -189,6 +206,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.picture_epochs = max(1, args.epochs // 10)
     check_run_arguments(args)
     check_at_least(args, 1, "picture_epochs")
+    check_target_arguments(args)
     _fill_in_probe(args)
     return args
 
@@ -210,14 +228,35 @@ def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) 
     config = models[args.model]
     if args.patch_size is None:
         args.patch_size = list(config.get("patch_size", (4, 2, 2)))
+    args.mlp_ratio = list(per_stage("--mlp_ratio", _one_or_all(args.mlp_ratio or [4.0])))
     if args.input_size is None:
         args.input_size = [config.get("img_size", 224)]
     if len(args.input_size) > 2:
         raise UserError(f"--input_size takes a side, or height and width, got {args.input_size}.")
     args.input_size = (args.input_size * 2)[:2]
+    if not 0 < min(args.mlp_ratio) <= max(args.mlp_ratio) < float("inf"):
+        raise UserError(f"--mlp_ratio must be above 0, got {args.mlp_ratio}.")
     for name in ("input_size", "patch_size"):
         if min(getattr(args, name)) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+
+
+def _one_or_all(values: list[float]) -> float | list[float]:
+    return values[0] if len(values) == 1 else values
+
+
+def take_sizes_of_file(args: argparse.Namespace) -> None:
+    """Fills in --patch_size and --mlp_ratio of a ConvMAE-v2 model from the file it starts from: the published L and H
+    files have others than their names say.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    if not has_class_token(args.model) or not args.init_weights or not Path(args.init_weights).is_file():
+        return  # a missing file is told of where it is needed
+    if sizes := recognise(args.init_weights).sizes:
+        args.patch_size = args.patch_size or list(sizes.patch_size)
+        args.mlp_ratio = args.mlp_ratio or sizes.mlp_ratios
 
 
 def check_run_arguments(args: argparse.Namespace) -> None:

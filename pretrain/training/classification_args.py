@@ -18,6 +18,7 @@ from pretrain.training.args import (
     check_model_arguments,
     check_run_arguments,
     check_seed,
+    take_sizes_of_file,
 )
 
 __all__ = ["parse_finetune_args", "parse_knn_args", "parse_linprobe_args"]
@@ -120,6 +121,7 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
     run.add_argument("--seed", type=int, default=0, help="of random weights [0]")
     args = parser.parse_args(argv)
+    take_sizes_of_file(args)
     check_model_arguments(args, CLASSIFIERS)
     _check_data(args)
     check_at_least(args, 1, "k", "batch_size")
@@ -145,7 +147,8 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         "--cls_token",
         dest="global_pool",
         action="store_false",
-        help="classify token 0 instead, which is the upper left patch, as in the published linear-probe command",
+        help="classify token 0 instead: the class token of convvitv2 models, elsewhere the upper left patch, as in the "
+        "published linear-probe command",
     )
     data = parser.add_argument_group("data")
     add_data_arguments(data, "folder with train/CLASS/ and val/CLASS/ folders of images")
@@ -179,6 +182,7 @@ def _check_data(args: argparse.Namespace) -> None:
 
 
 def _check_training(args: argparse.Namespace) -> argparse.Namespace:
+    take_sizes_of_file(args)
     check_model_arguments(args, CLASSIFIERS)
     check_run_arguments(args)
     _check_data(args)

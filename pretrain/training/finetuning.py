@@ -150,7 +150,8 @@ class WeightAverage:
         """The model with averaged weights."""
         return self.average.module
 
-    def update(self) -> None:
+    def update(self, _: float) -> None:
+        """Takes up the weights after an optimizer step."""
         self.average.update(self.source)
 
     def export(self, state: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from pretrain.training.state import (
     set_rng_state,
 )
 from pretrain.training.step import Step, Stepper
+from pretrain.training.totals import add_step, mean_losses_of, no_totals
 
 __all__ = ["TrainingLoop"]
 
@@ -71,7 +72,7 @@ class TrainingLoop:
         assert isinstance(sampler, StatelessSampler) and isinstance(dataset, EpochDataset)
         self.sampler, self.num_images = sampler, len(dataset)
         self.epoch = self.iteration = self.steps_done = self.steps_saved = 0
-        self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
+        self.totals = no_totals(self.parts.loss_names)
         self.lr = 0.0
         self.progress = Progress(self.effective_batch, self.steps_per_epoch * args.epochs)
         self.writer: MetricWriter | None = None  # in the main process
@@ -148,13 +149,9 @@ class TrainingLoop:
             self.iteration += 1
             self.steps_done += 1
             self.progress.steps += 1
-            if step.loss is None:
-                self.totals["skipped"] += 1
-            else:
-                self.totals["loss"] += step.loss
-                self.totals["steps"] += 1
-                if parts.after_step:
-                    parts.after_step()
+            self.totals = add_step(self.totals, step)
+            if step.loss is not None and parts.after_step:
+                parts.after_step((self.epoch + self.iteration / self.steps_per_epoch) / args.epochs)
             if self.iteration % args.log_steps == 0 or self.iteration == self.steps_per_epoch:
                 self._report(step)
             if args.save_steps and self.steps_done % args.save_steps == 0 and self.iteration < self.steps_per_epoch:
@@ -194,12 +191,14 @@ class TrainingLoop:
         memory = peak_memory_bytes(self.device)
         if step.loss is None or step.grad_norm is None or self.writer is None:
             return
+        by_name = dict(zip(self.parts.loss_names, step.parts, strict=True))
         logger.info(
-            "epoch %d step %d/%d  loss %.4f  lr %.3g  grad %.3g  %.1f images/s  data wait %.0f%%  %.0f MB  ETA %s",
+            "epoch %d step %d/%d  loss %.4f%s  lr %.3g  grad %.3g  %.1f images/s  data wait %.0f%%  %.0f MB  ETA %s",
             self.epoch,
             self.iteration,
             self.steps_per_epoch,
             step.loss,
+            f" ({', '.join(f'{name} {value:.4f}' for name, value in by_name.items())})" if by_name else "",
             self.lr,
             step.grad_norm,
             speed["images_per_second"],
@@ -208,18 +207,18 @@ class TrainingLoop:
             timedelta(seconds=round(speed["eta_seconds"])),
         )
         values = {"train/loss": step.loss, "train/lr": self.lr, "train/grad_norm": step.grad_norm}
+        values |= {f"train/loss_{name}": value for name, value in by_name.items()}
         self.writer.scalars(values | {f"speed/{k}": v for k, v in speed.items()}, self.steps_done)
 
     def _end_epoch(self, seconds: float) -> None:
         """Evaluation, results, pictures and the checkpoint of the epoch that has just ended."""
         self._share_corrupt()
         self._finite_content()  # or the evaluation might write the best weights
-        totals = self.totals
-        train_loss = totals["loss"] / max(totals["steps"], 1)
+        means = mean_losses_of(self.totals, self.parts.loss_names)
         results: dict[str, Any] = {
             "epoch": self.epoch,
-            "train_loss": train_loss,
-            "skipped_steps": totals["skipped"],
+            **means,
+            "skipped_steps": self.totals["skipped"],
             "corrupt_images": len(self.parts.corrupt.indices),
             "lr": self.lr,
             "precision": str(self.parts.precision),
@@ -227,10 +226,10 @@ class TrainingLoop:
             "peak_memory_mb": round(peak_memory_bytes(self.device) / 1e6, 1),
         }
         self.epoch, self.iteration = self.epoch + 1, 0
-        self.totals = {"loss": 0.0, "steps": 0, "skipped": 0}
+        self.totals = no_totals(self.parts.loss_names)
         evaluated = self.parts.evaluate(self.epoch) if self.parts.evaluate else {}
         if self.writer:
-            self.writer.results(results, {"train_loss": train_loss, **evaluated}, self.epoch)
+            self.writer.results(results, means | evaluated, self.epoch)
             if self.parts.draw:
                 self.parts.draw(self.epoch, self.writer)
         if self.epoch % self.args.save_epochs == 0:

@@ -14,6 +14,7 @@ from pretrain.evaluation.classifiers import make_classifier
 from pretrain.evaluation.neighbours import NeighbourImages, measure_neighbours, open_neighbour_images
 from pretrain.models import MaskedAutoencoderConvViT
 from pretrain.models.autoencoder import encoder_weights
+from pretrain.models.named import classifier_of
 from pretrain.training.args import PROBE_DEFAULTS
 from pretrain.training.classification_args import parse_knn_args
 from pretrain.training.precision import Precision
@@ -85,8 +86,8 @@ def _knn_args(args: argparse.Namespace) -> argparse.Namespace:
     """Those of the run, those that begin with `probe_` without it, and the command's defaults."""
     flags = {name: getattr(args, name) for name in ("in_chans", "batch_size", "num_workers", "seed", "output_dir")}
     flags |= {name.removeprefix("probe_"): getattr(args, name) for name in PROBE_DEFAULTS}
-    flags |= {"model": args.model.partition("_")[2], "data_path": args.probe}
+    flags |= {"model": classifier_of(args.model), "data_path": args.probe}
     words = [f"--{name}={value}" for name, value in flags.items()]
-    for name in ("input_size", "patch_size"):
+    for name in ("input_size", "patch_size", "mlp_ratio"):
         words += [f"--{name}", *map(str, getattr(args, name))]
     return parse_knn_args(words)

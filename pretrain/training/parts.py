@@ -39,7 +39,8 @@ class TrainingParts:
         model: the model on its device; a checkpoint holds all of it.
         loader: whole batches of this process, from :func:`pretrain.data.samplers.train_loader`.
         corrupt: the unreadable images so far.
-        loss: called with `inputs(batch)`, returns the mean loss of the micro-batch.
+        loss: called with `inputs(batch)`, returns the mean loss of the micro-batch; with `loss_names` also, without
+            gradient, the losses `(names,)` that it is made of.
         optimizer: the learning rate of each of its groups is scaled by the group's `lr_scale`, if it has one.
         precision: the mixed precision of training; evaluations use its autocast.
         inputs: from a batch of the loader to what `loss` is called with, on the device.
@@ -47,7 +48,8 @@ class TrainingParts:
         export: from a checkpoint's content, writes the weights that other programs start from; main process only.
         exports: the files that `export` writes; each holds the `step` of the checkpoint.
         start: called once, before the first step, when weights of a resumed run are in place.
-        after_step: called after each optimizer step that was taken.
+        loss_names: of the losses that are logged beside their sum.
+        after_step: called after each optimizer step that was taken, with the share of the run that is done.
         evaluate_start: results of the weights that training begins with; called in every process, before the first
             step of a run that is not resumed.
         evaluate: from the number of epochs done to their results; called in every process after an epoch.
@@ -66,7 +68,8 @@ class TrainingParts:
     export: Callable[[Mapping[str, Any]], None]
     exports: Sequence[Path] = ()
     start: Callable[[], None] | None = None
-    after_step: Callable[[], None] | None = None
+    loss_names: Sequence[str] = ()
+    after_step: Callable[[float], None] | None = None
     evaluate_start: Callable[[], dict[str, float]] | None = None
     evaluate: Callable[[int], dict[str, float]] | None = None
     draw: Callable[[int, MetricWriter], None] | None = None

@@ -17,16 +17,18 @@ from pretrain.data.datasets import CorruptImages, ImageDataset, MaskedSample
 from pretrain.data.readers import open_reader
 from pretrain.data.samplers import StatelessSampler, train_loader
 from pretrain.data.transforms import eval_transform, image_mode, train_transform
-from pretrain.evaluation.reconstruction import mean_reconstruction_loss, reconstruction_picture
+from pretrain.evaluation.reconstruction import mean_losses, reconstruction_picture
 from pretrain.evaluation.targets import warn_of_flat_targets
 from pretrain.models import MaskedAutoencoderConvViT, build_model
-from pretrain.models.autoencoder import MASKINGS, ReconstructionLoss, encoder_weights
+from pretrain.models.autoencoder import encoder_weights
+from pretrain.models.encoder import MASKINGS
 from pretrain.training.metrics import MetricWriter
 from pretrain.training.neighbour_probe import NeighbourProbe
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
 from pretrain.training.state import initialise_model
+from pretrain.training.targets import Targets
 
 __all__ = ["pretraining_parts", "run"]
 
@@ -54,16 +56,18 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         FileNotFoundError, UserError: arguments, data or weights that cannot be used.
     """
     model = _make_model(args)
+    targets = Targets(args, model)
     images = _seeded_images(args, model, open_reader(args.data_path), train=True)
     loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
     held_out = _held_out_loader(args, model, world)
     shown = held_out.dataset if held_out is not None else _seeded_images(args, model, images.reader, train=False)
     pictures = Pictures(args, model, shown, world)
-    if args.norm_pix_loss and world.is_main:
+    if args.norm_pix_loss and targets.has_pixels and world.is_main:
         warn_of_flat_targets(model, shown)
     if initialise:
         initialise_model(model, args.init_weights)
     model.to(device)
+    loss = targets.make_loss(device)
     precision = Precision(args.amp, device, model, args.fp32_decoder)
     groups = param_groups_weight_decay(model, args.weight_decay)
     exported = Path(args.output_dir) / "encoder.pth"
@@ -74,26 +78,30 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
         return imgs, args.mask_ratio, noise
 
     def evaluate(epoch: int) -> dict[str, float]:
-        results = {}
+        results: dict[str, float] = {}
         if held_out is not None:
-            loss = mean_reconstruction_loss(model, held_out, args.mask_ratio, world, device, precision.autocast)
-            results["val_loss"] = loss
+            model.eval()
+            results = mean_losses(loss, held_out, args.mask_ratio, world, device, precision.autocast)
         return results | (probe.evaluate(epoch) if probe else {})
 
     return TrainingParts(
         model=model,
         loader=loader,
         corrupt=CorruptImages(images, args.max_corrupt),
-        loss=ReconstructionLoss(model),
+        loss=loss,
+        loss_names=targets.loss_names,
         optimizer=torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), fused=device.type == "cuda"),
         precision=precision,
         inputs=inputs,
         set_training_mode=model.train,
+        start=targets.start,
+        after_step=targets.after_step,
         evaluate_start=probe.measure if probe else None,
         evaluate=evaluate,
-        draw=lambda epoch, writer: pictures.draw(epoch, writer, device, precision),
+        draw=(lambda epoch, writer: pictures.draw(epoch, writer, device, precision)) if targets.has_pixels else None,
         export=partial(export_encoder, exported),
         exports=[exported],
+        extras=[targets],
     )
 
 
@@ -103,6 +111,7 @@ def _make_model(args: argparse.Namespace) -> MaskedAutoencoderConvViT:
         img_size=args.input_size,
         in_chans=args.in_chans,
         patch_size=args.patch_size,
+        mlp_ratio=args.mlp_ratio,
         norm_pix_loss=args.norm_pix_loss,
         act_checkpoint=args.act_checkpoint,
     )

@@ -19,6 +19,7 @@ from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint, save_atomically
 from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
+from pretrain.training.target_args import loss_weights
 
 __all__ = [
     "Checkpoints",
@@ -156,13 +157,19 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."
         )
-    for name in ("model", "input_size", "in_chans", "patch_size", "global_pool"):
+    for name in ("model", "input_size", "in_chans", "patch_size", "mlp_ratio", "global_pool"):
         then, now = state["args"].get(name), getattr(args, name, None)
         if name in state["args"] and then != now:
             raise UserError(
                 f"{path} is of a run with --{name} {then}, not {now}; resume with that, or start a new run with "
                 "--init_weights."
             )
+    then, now = (" ".join(loss_weights(run)) for run in (state["args"], vars(args)))
+    if then != now:
+        raise UserError(
+            f"{path} is of a run that learns {then}, not {now}; resume with its --targets and --mimic, or start a new "
+            "run with --init_weights."
+        )
     same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
     for name, value in state["args"].items():
         present = getattr(args, name, None)
@@ -245,7 +252,10 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
     loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
     fixed = [name for name in FIXED if name in own]
     missing = sorted(own.keys() - state.keys() - set(fixed))
-    unexpected = sorted(state.keys() - own.keys())
+    predicts_pixels = "decoder_pred.weight" in own
+    heads = ("decoder_targets.", "mimic_head.") if predicts_pixels else DECODER_PREFIXES
+    other_targets = {name for name in state.keys() - own.keys() if name.startswith(heads)}
+    unexpected = sorted(state.keys() - own.keys() - other_targets)
     reshaped = sorted((state.keys() & own.keys()) - loadable.keys() - set(fixed))
     unexplained = [name for name in missing if not name.startswith(DECODER_PREFIXES)] + unexpected + reshaped
     if unexplained:
@@ -258,5 +268,7 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
         loadable.pop(name, None)
     model.load_state_dict(loadable, strict=False)
     logger.info("%s: %d tensors loaded; fixed position tables are the model's own.", path, len(loadable))
+    if other_targets:
+        logger.info("Left out: what the decoder has for other targets (%d tensors).", len(other_targets))
     if missing:
         logger.info("Not in the file, newly initialised: the decoder (%d tensors).", len(missing))

@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Step:
-    """What one optimizer step did; `loss` is None if no step was taken."""
+    """What one optimizer step did; `loss` is None if no step was taken, `parts` the losses it is made of, if any."""
 
     loss: float | None
     grad_norm: float | None
+    parts: Sequence[float] = ()
 
 
 class Stepper:
@@ -35,7 +36,8 @@ class Stepper:
     skipped and precision returns to where it was, until `max_failures` steps in a row have failed.
 
     Args:
-        loss_module: called with what is in a micro-batch, returns the loss; may be wrapped in DDP.
+        loss_module: called with what is in a micro-batch, returns the loss, or the loss and, without gradient, the
+            losses `(parts,)` that it is made of; may be wrapped in DDP.
         clip_grad: largest norm of the gradient, 0 for none.
     """
 
@@ -64,7 +66,8 @@ class Stepper:
         # Running statistics change in the forward pass, before it is known whether the step can be taken.
         buffers = [(buffer, buffer.clone()) for buffer in self.loss_module.buffers()]
         while True:
-            loss, grad_norm = self._backward(group)
+            losses, grad_norm = self._backward(group)
+            loss = losses[0]
             if self.world.any(~(loss.isfinite() & grad_norm.isfinite())):
                 self.optimizer.zero_grad(set_to_none=True)
                 for buffer, before in buffers:
@@ -77,19 +80,23 @@ class Stepper:
                 self.precision.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
             self.failures = 0
-            return Step(loss.item(), grad_norm.item())
+            return Step(loss.item(), grad_norm.item(), losses[1:].tolist())
 
     def _backward(self, group: Sequence[tuple[Any, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of the mean loss of the group; returns that loss over all processes and the gradient's norm."""
+        """Gradients of the mean loss of the group; returns the means over all processes of that loss and its parts
+        `(1 + parts,)`, and the gradient's norm."""
         total = None
         scaler, loss_module = self.precision.scaler, self.loss_module
         for i, batch in enumerate(group):
             wait = i < len(group) - 1
             with loss_module.no_sync() if wait and isinstance(loss_module, DistributedDataParallel) else nullcontext():
                 with self.precision.autocast():
-                    loss = loss_module(*batch) / len(group)
+                    output = loss_module(*batch)
+                    loss, *parts = output if isinstance(output, tuple) else (output,)
+                    loss = loss / len(group)
                 (scaler.scale(loss) if self.precision.scales_loss else loss).backward()
-            total = loss.detach() if total is None else total + loss.detach()
+            losses = torch.cat([loss.detach()[None], *(values / len(group) for values in parts)])
+            total = losses if total is None else total + losses
         assert total is not None, "a step needs a micro-batch"
         if self.precision.scales_loss:
             scaler.unscale_(self.optimizer)

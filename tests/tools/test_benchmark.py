@@ -24,6 +24,15 @@ def test_pretrain_benchmark_reports_all_rows():
     assert deviation < 1e-5
 
 
+def test_a_row_for_each_target(monkeypatch, capsys):
+    flags = ["--model", "convmaev2_convvit_tiny_patch16", "--input_size", "32", "--batch_size", "1", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "pretrain", *flags, "--targets", "rgb", "ema", "v=test_vit"])
+    runpy.run_path(str(REPO / "tools" / "benchmark.py"), run_name="__main__")
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    assert [row[1].strip() for row in rows] == ["rgb", "rgb + ema", "rgb + v"]
+    assert float(rows[0][4]) == 1.0 and all(float(row[2]) > 0 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -31,6 +40,7 @@ def test_pretrain_benchmark_reports_all_rows():
         (["--batch_size", "0"], "--batch_size must be at least 1, got 0."),
         (["--device", "nonsense"], "Device nonsense cannot be used"),
         (["--device", "cuda:99"], "Device cuda:99 cannot be used"),
+        (["--targets", "v=no_such_vit"], "timm has no model 'no_such_vit'"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(monkeypatch, flags, message):

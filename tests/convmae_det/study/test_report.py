@@ -4,7 +4,7 @@ import json
 
 from PIL import Image
 
-from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results
+from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results, targets_table
 
 
 def detector(method: str, epochs: int, labels: int, seed: int, ap: float) -> dict:
@@ -44,6 +44,22 @@ def test_clothing_table():
         "| nearest neighbours | 30.0 | 40.0 |",
         "| linear probe | - | - |",
         "| fine-tuning, 1% of the labels | - | 22.5 (20.0 to 25.0) |",
+    ]
+
+
+def test_targets_table():
+    rows = [
+        {"method": method, "measure": measure, "fraction": 1.0, "acc1": 30.0 + seed, "pretraining_seconds": 9 + seed}
+        for method in ("rgb", "mimic")
+        for measure in ("knn", "linprobe")
+        for seed in (0, 2)
+    ]
+    assert targets_table(rows).splitlines() == [
+        "|  | pixels | pixels, mimicking a teacher |",
+        "| --- | --- | --- |",
+        "| nearest neighbours | 31.0 (30.0 to 32.0) | 31.0 (30.0 to 32.0) |",
+        "| linear probe | 31.0 (30.0 to 32.0) | 31.0 (30.0 to 32.0) |",
+        "| pretraining, CPU seconds | 10.0 (9.0 to 11.0) | 10.0 (9.0 to 11.0) |",
     ]
 
 

@@ -37,6 +37,15 @@ def test_pretraining_log(tmp_path):
     assert titles == ["loss", "learning rate"]
 
 
+def test_losses_of_several_targets_have_a_panel(tmp_path):
+    losses = {"train_loss": 3.0, "train_loss_rgb": 1.0, "train_loss_ema": 2.0}
+    curves = read_curves(write(tmp_path / "log.jsonl", [{"epoch": i, **losses} for i in range(3)]))
+    loss, parts = (axes for axes in plot_runs({"run": curves}, smooth=3).axes if axes.get_visible())
+    assert (loss.get_title(), parts.get_title()) == ("loss", "losses it is made of")
+    assert [text.get_text() for text in parts.get_legend().get_texts()] == ["train_loss_rgb", "train_loss_ema"]
+    assert {line.get_linestyle() for line in parts.lines} == {"-", "--"}
+
+
 def test_nearest_neighbours_begin_before_the_first_epoch(tmp_path):
     measured = {"knn_acc1": 40.0, "knn_acc5": 90.0}
     rows = [

@@ -7,6 +7,7 @@ from published import EMBED_DIM, encoder_only, pretraining_file, scaled
 from pretrain.checkpoints.classifier_weights import check_file_classes, load_classifier, load_trunk
 from pretrain.common.files import save_atomically
 from pretrain.models import ConvViT
+from pretrain.models.convmae_v2 import ConvViTv2, MaskedAutoencoderConvViTv2
 from pretrain.models.pos_embed import resize_pos_embed
 
 SIZES = dict(embed_dim=EMBED_DIM, depth=(2, 2, 11), num_heads=4)
@@ -85,6 +86,54 @@ def test_a_head_for_other_classes_is_replaced_in_finetuning_only(tmp_path):
     load_trunk(ConvViT(**SIZES, num_classes=5), tmp_path / "seven.pth")
     with pytest.raises(ValueError, match=r"classifies 7 classes, but DATA has 2"):
         check_file_classes(tmp_path / "seven.pth", ["a", "b"], "DATA")
+
+
+V2 = dict(embed_dim=(8, 16, 24), depth=(1, 1, 2), num_heads=4, img_size=64)
+
+
+def v2_file(tmp_path, slot):
+    """A ConvMAE-v2 file without its decoder, its positions with or without the class token's."""
+    state = encoder_only(MaskedAutoencoderConvViTv2(**V2, decoder_embed_dim=8, decoder_num_heads=2).state_dict())
+    state = {name: torch.randn_like(t) for name, t in state.items()}
+    if not slot:
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    save_atomically({"model": state}, tmp_path / "v2.pth")
+    return tmp_path / "v2.pth", state
+
+
+@pytest.mark.parametrize("slot", [True, False])
+@pytest.mark.parametrize("global_pool", [True, False])
+def test_a_v2_file_in_its_classifier(tmp_path, slot, global_pool):
+    path, state = v2_file(tmp_path, slot)
+    model = ConvViTv2(**V2, num_classes=5, global_pool=global_pool)
+    load_trunk(model, path)
+    own = model.state_dict()
+    loaded = {name for name in own if name in state} - {"pos_embed"}
+    made = {"fc_norm.weight", "fc_norm.bias"} if global_pool else set()
+    assert own.keys() - loaded == {"head.weight", "head.bias", "pos_embed", *made}
+    assert all(torch.equal(own[name], state[name]) for name in loaded)
+    assert torch.equal(own["pos_embed"][:, 1:], state["pos_embed"][:, int(slot) :])
+    assert torch.equal(own["pos_embed"][:, :1], state["pos_embed"][:, :1] if slot else torch.zeros(1, 1, 24))
+    wider = ConvViTv2(**V2 | dict(img_size=96), num_classes=5, global_pool=global_pool)
+    load_trunk(wider, path)
+    assert torch.equal(wider.pos_embed[:, 1:], resize_pos_embed(own["pos_embed"][:, 1:], (4, 4), (6, 6)))
+
+    save_atomically({"model": own}, tmp_path / "finetuned.pth")
+    again = ConvViTv2(**V2, num_classes=5, global_pool=global_pool)
+    load_classifier(again, tmp_path / "finetuned.pth")
+    assert all(torch.equal(again.state_dict()[name], own[name]) for name in own)
+
+
+def test_class_tokens_that_one_side_lacks(tmp_path, pretraining, caplog):
+    path, state = v2_file(tmp_path, True)
+    model = ConvViT(**V2)
+    with caplog.at_level("INFO"):
+        load_trunk(model, path)
+    assert torch.equal(model.pos_embed, state["pos_embed"][:, 1:])
+    assert "dropped   cls_token: the model has none" in caplog.text
+    assert "dropped   norm.weight, norm.bias: the classifier has fc_norm" in caplog.text
+    with pytest.raises(ValueError, match="has no class token, which convvitv2 models are for; give --model convvit_"):
+        load_trunk(ConvViTv2(**SIZES), pretraining[0])
 
 
 def test_files_of_other_models(pretraining, tmp_path, reference_names):

@@ -1,6 +1,7 @@
 """Every kind of checkpoint is recognised, converted and reported; everything unexplained is refused."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -200,8 +201,46 @@ def test_convmae_v2(cls_slot):
         assert torch.equal(again[f"{NET_PREFIX}pos_embed"], file["pos_embed"]) and not report.resized
     else:
         assert not report.resized
-    back, _ = convert(recognise(file), Target.PRETRAIN)
-    assert back.keys() == file.keys() and torch.equal(back["pos_embed"], file["pos_embed"])
+    back, report = convert(recognise(file), Target.PRETRAIN)
+    assert_equal(back, file)
+    assert report.missing.keys() >= {"mask_token", "decoder_pred"} and "stage1_output_decode" not in report.missing
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize("cls_slot", [True, False])
+def test_convmae_v2_there_and_back(cls_slot):
+    """A classifier has all of it; backbones have the trunk, and a reason for what of the class token is left out."""
+    file = v2(cls_slot=cls_slot)
+    classifier, report = convert(recognise(file), Target.CLASSIFIER)
+    assert classifier.keys() - file.keys() == {"fc_norm.weight", "fc_norm.bias"} == report.made.keys()
+    assert not report.dropped and not report.resized
+    assert recognise(classifier).kind.name == "ConvViT classifier without its head"
+    assert_equal(convert(recognise(classifier), Target.PRETRAIN)[0], file)
+    assert_equal(convert(recognise(classifier), Target.CLASSIFIER)[0], classifier)
+    for target, prefix, backbone in (
+        (Target.DETECTION, NET_PREFIX, "the detector"),
+        (Target.SEGMENTATION, "backbone.", "the backbone"),
+    ):
+        there, report = convert(recognise(file), target)
+        assert report.dropped["cls_token"] == f"{backbone} has no class token"
+        trunk = {name: tensor for name, tensor in file.items() if not name.startswith(("cls_token", "norm."))}
+        trunk["pos_embed"] = file["pos_embed"][:, int(cls_slot) :]
+        assert_equal(there, {prefix + name: tensor for name, tensor in trunk.items()})
+        if target is Target.DETECTION:
+            assert_equal(convert(recognise(there), Target.PRETRAIN)[0], trunk)
+            assert_equal(convert(recognise(convert(recognise(classifier), target)[0]), Target.PRETRAIN)[0], trunk)
+
+
+def test_mlp_ratios_multiply_to_the_hidden_widths():
+    """Of ConvMAE-v2 files: any width, though a quotient is no float."""
+    found = recognise(v2()).sizes
+    for hidden in range(1, 200):
+        for dim in (24, 49, 96):
+            sizes = replace(found, mlp_ratio=(Fraction(hidden, dim),) * 3, embed_dim=(dim,) * 3)
+            assert [int(dim * ratio) for ratio in sizes.mlp_ratios] == [hidden] * 3
 
 
 def test_positions_resized_to_the_target(convmae, detector):

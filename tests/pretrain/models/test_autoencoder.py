@@ -7,6 +7,7 @@ from parity import gradient_errors, relative_error
 from pretrain.benchmarks.baselines import DenseConvMAE
 from pretrain.models import MaskedAutoencoderConvViT, build_model
 from pretrain.models.autoencoder import ReconstructionLoss
+from pretrain.models.convmae_v2 import MaskedAutoencoderConvViTv2
 from pretrain.models.pos_embed import sincos_pos_embed
 
 TINY = dict(
@@ -78,7 +79,11 @@ def test_position_tables_as_published(reference_names):
         assert table.double().abs().sum().item() == pytest.approx(expected["abs_sum"], rel=1e-6)
 
 
-@pytest.mark.parametrize("masking", ["random", "complementary"])
+CLASSES = {"v1": MaskedAutoencoderConvViT, "v2": MaskedAutoencoderConvViTv2}
+VARIANTS = [("v1", "random"), ("v1", "complementary"), ("v2", "random")]
+
+
+@pytest.mark.parametrize(("version", "masking"), VARIANTS)
 @pytest.mark.parametrize(
     ("patch_size", "img_size", "in_chans"),
     [
@@ -89,10 +94,10 @@ def test_position_tables_as_published(reference_names):
         ((4, 4, 2), 64, 3),
     ],
 )
-def test_equals_dense_computation(masking, patch_size, img_size, in_chans):
+def test_equals_dense_computation(version, masking, patch_size, img_size, in_chans):
     """Any size, patch size and channel count: the same loss, predictions and gradients as with dense masked stages."""
     config = dict(img_size=img_size, patch_size=patch_size, in_chans=in_chans, masking=masking, norm_pix_loss=True)
-    model = MaskedAutoencoderConvViT(**TINY | config).double()
+    model = CLASSES[version](**TINY | config).double()
     imgs = torch.randn(2, in_chans, *model.img_size, dtype=torch.float64)
     noise = torch.rand(2, model.grid_size[0] * model.grid_size[1])
     loss, pred, mask = model(imgs, 0.75, noise)
@@ -109,9 +114,10 @@ def test_equals_dense_computation(masking, patch_size, img_size, in_chans):
     assert max(gradient_errors(model, gradients).values()) <= 1e-9
 
 
+@pytest.mark.parametrize("version", CLASSES)
 @pytest.mark.parametrize("value", [7.0, float("nan"), float("inf")])
-def test_masked_pixels_do_not_leak(value):
-    model = MaskedAutoencoderConvViT(**TINY)
+def test_masked_pixels_do_not_leak(value, version):
+    model = CLASSES[version](**TINY)
     imgs, noise = torch.randn(2, 3, 64, 64), torch.rand(2, 16)
     latent, mask, _ = model.forward_encoder(imgs, 0.75, noise)
     latent.sum().backward()
@@ -135,6 +141,15 @@ def test_visible_pixels_of_neighbours_do_matter():
     latent = model.forward_encoder(imgs, 0.75, noise)[0]
     imgs[..., :16, :16] = 7.0
     assert not torch.equal(model.forward_encoder(imgs, 0.75, noise)[0][:, 1:], latent[:, 1:])
+
+
+@pytest.mark.parametrize(("version", "patch_size"), [("v1", (4, 2, 2)), ("v1", (2, 4, 2)), ("v2", (4, 2, 2))])
+def test_whole_images_equal_a_mask_that_shows_everything(version, patch_size):
+    model = CLASSES[version](**TINY | dict(patch_size=patch_size, img_size=(32, 48))).double()
+    imgs = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    latent = model.forward_encoder(imgs, 0.0, torch.arange(6.0).expand(2, 6))[0]
+    assert latent.shape == (2, model.num_prefix_tokens + 6, 24)
+    torch.testing.assert_close(model.forward_features(imgs), latent)
 
 
 def test_nothing_masked_equals_the_unmasked_trunk():

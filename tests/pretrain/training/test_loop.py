@@ -69,7 +69,7 @@ def regression(journal, **others):
             inputs=lambda batch: (batch.image, batch.label),
             set_training_mode=lambda: journal.entries.append("mode"),
             start=lambda: journal.entries.append("start"),
-            after_step=lambda: journal.entries.append("step"),
+            after_step=lambda _: journal.entries.append("step"),
             evaluate=lambda epoch: journal.entries.append(f"evaluate {epoch}") or {"val": 1.0},
             draw=lambda epoch, writer: journal.entries.append(f"draw {epoch}"),
             export=lambda state: journal.entries.append(f"export {state['step']}"),

@@ -49,6 +49,22 @@ def test_accumulated_gradient_is_that_of_the_mean_loss():
     torch.testing.assert_close(model.weight.data, torch.full((3,), 0.8))
 
 
+def test_losses_that_the_loss_is_made_of():
+    """Averaged over micro-batches like their sum, and none of a skipped step."""
+
+    class Sum(Model):
+        def forward(self, x):
+            loss = super().forward(x)
+            return loss, torch.stack([loss.detach(), x.sum()])
+
+    model = Sum()
+    s = stepper(model, "off")
+    step = s.step([(torch.full((3,), 1.0),), (torch.full((3,), 3.0),)])
+    assert step.parts == pytest.approx([6.0, 6.0]) and step.loss == pytest.approx(6.0)
+    torch.testing.assert_close(model.weight.data, torch.full((3,), 0.8))
+    assert s.step([(torch.full((3,), NAN),)]).parts == ()
+
+
 def test_clipping():
     model = Model()
     stepper(model, "off", clip_grad=1.0).step([(torch.full((3,), 4.0),)])

@@ -13,7 +13,7 @@ from typing import Any
 from convmae_det.study.jobs import Job, run_jobs
 from pretrain.common.errors import UserError
 
-__all__ = ["run_clothing"]
+__all__ = ["COMMON", "MODEL", "PRETRAIN", "PROBE", "Accuracy", "classifier_flags", "run_clothing"]
 
 SIZE = 64  # pixels
 MODEL = "tiny_patch8"
@@ -68,9 +68,9 @@ def run_clothing(source: Path, output: Path, root: Path, processes: int, seeds: 
     for method, start in starts.items():
         for measure, recipe in (("knn", ()), ("linprobe", PROBE)):
             folder = output / f"{method}_{measure}"
-            command = ("-m", f"pretrain.{measure}", *_common(source, folder, start), *recipe)
+            command = ("-m", f"pretrain.{measure}", *classifier_flags(source, folder, start), *recipe)
             facts = {"method": method, "measure": measure, "fraction": 1.0, "seed": 0}
-            jobs.append(Job(folder, command, _Accuracy(measure), facts))
+            jobs.append(Job(folder, command, Accuracy(measure), facts))
         for fraction in FRACTIONS:
             for seed in seeds if fraction < 1 else seeds[:1]:
                 folder = output / f"{method}_finetune_{fraction:g}_seed{seed}"
@@ -78,7 +78,8 @@ def run_clothing(source: Path, output: Path, root: Path, processes: int, seeds: 
     return run_jobs(jobs, root, processes)
 
 
-def _common(data: Path, folder: Path, start: Path | None) -> list[object]:
+def classifier_flags(data: Path, folder: Path, start: Path | None) -> list[object]:
+    """Flags of a command that measures features: from the weights of `start`, or random ones."""
     weights = [] if start is None else ["--init_weights", start]
     return ["--model", f"convvit_{MODEL}", "--data_path", data, "--output_dir", folder, *COMMON, *weights]
 
@@ -94,12 +95,12 @@ def _finetuning(
     folder: Path, data: Path, method: str, start: Path | None, fraction: float, lr: float, seed: int
 ) -> Job:
     schedule = ("--epochs", FRACTIONS[fraction], "--label_fraction", fraction, "--lr", lr, "--seed", seed)
-    command = ("-m", "pretrain.finetune", *_common(data, folder, start), *FINETUNE, *schedule)
+    command = ("-m", "pretrain.finetune", *classifier_flags(data, folder, start), *FINETUNE, *schedule)
     facts = {"method": method, "measure": "finetune", "fraction": fraction, "lr": lr, "seed": seed}
-    return Job(folder, command, _Accuracy("finetune"), facts)
+    return Job(folder, command, Accuracy("finetune"), facts)
 
 
-class _Accuracy:
+class Accuracy:
     """Reads what a command of :mod:`pretrain` measured from its JSON file."""
 
     def __init__(self, measure: str):

@@ -13,9 +13,16 @@ from matplotlib.figure import Figure
 
 from pretrain.common.files import replacing, save_json
 
-__all__ = ["clothing_table", "nuclei_table", "plot_nuclei", "save_results"]
+__all__ = ["clothing_table", "nuclei_table", "plot_nuclei", "save_results", "targets_table"]
 
-NAMES = {"random": "random weights", "convmae": "ConvMAE", "fastconvmae": "FastConvMAE"}
+NAMES = {
+    "random": "random weights",
+    "convmae": "ConvMAE",
+    "fastconvmae": "FastConvMAE",
+    "rgb": "pixels",
+    "ema": "pixels and average",
+    "mimic": "pixels, mimicking a teacher",
+}
 COLOURS = {"random": "#777777", "convmae": "#0b7a75", "fastconvmae": "#d1495b"}
 Rows = Sequence[dict[str, Any]]
 
@@ -88,12 +95,19 @@ def clothing_table(rows: Rows) -> str:
     return _table(["", *(NAMES[m] for m in methods)], lines)
 
 
+def targets_table(rows: Rows) -> str:
+    """:func:`clothing_table`, and the CPU time of each run's pretraining."""
+    methods = [m for m in NAMES if any(row["method"] == m for row in rows)]
+    seconds = [_summary(_values(rows, "pretraining_seconds", method=m, measure="knn")) for m in methods]
+    return f"{clothing_table(rows)}\n| pretraining, CPU seconds | {' | '.join(seconds)} |"
+
+
 def plot_nuclei(rows: Rows, path: Path) -> None:
     """AP over labelled images, and over epochs of pretraining; points are runs, lines go through their means."""
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for method in NAMES:
+        for method in COLOURS:
             chosen = [r for r in rows if r["method"] == method and r["epochs"] == _epochs(rows, method)]
             _curve(left, chosen, lambda r: r["labels"], COLOURS[method], NAMES[method])
         left.set_xscale("log")

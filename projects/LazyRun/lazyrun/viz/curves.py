@@ -1,7 +1,7 @@
 """Training curves from the logs that runs leave: `metrics.json` of detectron2's trainer, `log.jsonl` of pretraining."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ PANELS = {
     "peak memory / MB": (("max_mem_mb", "-"), ("peak_memory_mb", "-")),
 }
 """What is drawn: names in the logs, with a line style each."""
+
+PART = "train_loss_"
+"""What the names of the losses begin with that a training loss is the sum of, if any; drawn in a panel of their own."""
+
+STYLES = ("-", "--", ":", "-.")
 
 OVER_EPOCHS = {"train_loss", "knn_acc1"}
 """Names that tell a `log.jsonl`: the first line has one of them."""
@@ -106,7 +111,9 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
         UserError: the runs have none of these curves, or one counts iterations and another epochs.
     """
     panels = {
-        title: lines for title, lines in PANELS.items() if any(n in run for n, _ in lines for run in runs.values())
+        title: lines
+        for title, lines in _panels(runs.values()).items()
+        if any(n in run for n, _ in lines for run in runs.values())
     }
     if not panels:
         raise UserError(f"{', '.join(runs)}: there is neither loss, learning rate, accuracy nor memory to plot.")
@@ -119,7 +126,7 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
         for colour, run in zip(_cycle(colours, len(runs)), runs.values(), strict=True):
             for name, style in lines:
                 if name in run and len(run[name][0]):
-                    _draw_curve(axes, *run[name], style, colour, smooth if title == "loss" else 1)
+                    _draw_curve(axes, *run[name], style, colour, smooth if title.startswith("loss") else 1)
         axes.set_title(title)
         axes.set_xlabel("epoch" if kinds == {True} else "iteration")
         axes.grid(alpha=0.3)
@@ -133,6 +140,13 @@ def plot_runs(runs: dict[str, Curves], smooth: int = 1) -> Figure:
     for text in legend.get_texts():
         text.set_parse_math(False)  # a $ in a name is a $
     return figure
+
+
+def _panels(runs: Iterable[Curves]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """:data:`PANELS`, and after the loss the losses it is made of."""
+    parts = dict.fromkeys(name for run in runs for name in run if name.startswith(PART))
+    lines = tuple((name, STYLES[i % len(STYLES)]) for i, name in enumerate(parts))
+    return {"loss": PANELS["loss"], "losses it is made of": lines, **PANELS}
 
 
 def _cycle(colours: Sequence, count: int) -> list:
@@ -149,7 +163,7 @@ def _draw_curve(axes: Axes, places: np.ndarray, values: np.ndarray, style: str, 
 
 def _limit(axes: Axes, title: str) -> None:
     """Everything but the loss begins at zero, so that a small change does not look like a large one."""
-    if title != "loss":
+    if not title.startswith("loss"):
         axes.set_ylim(bottom=0, top=1.08 * max((np.max(line.get_ydata()) for line in axes.lines), default=0) or 1)
     if title == "learning rate":
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
