@@ -60,7 +60,7 @@ setup(
         "convmae_seg": "projects/ConvMAESeg/convmae_seg",
     },
     package_data={package: ["py.typed"] for package in ("pretrain", "convmae_det", "mimdet", "convmae_seg")}
-    | {"lazyrun": ["py.typed", "viz/templates/*.html"]},
+    | {"lazyrun": ["py.typed", "viz/templates/*.html", "plugins.txt"]},
     install_requires=PRETRAIN,
     extras_require={
         "detection": DETECTION,

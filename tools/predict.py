@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 """Detect objects in images or videos with a trained detector, or segment them, and draw what is found.
 
+    python tools/predict.py output/mine photos/ 'more/**/*.jpg' --output predicted
+
+The first name is the folder of a run, whose config and best weights are taken. Both can be named instead:
+
     python tools/predict.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
         --input photos/ 'more/**/*.jpg' --output predicted
 
@@ -31,6 +35,7 @@ from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
 from lazyrun.data.coco.reading import parse_json
+from lazyrun.engine.run_folder import find_run
 from lazyrun.inference.inputs import find_images, is_video
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
@@ -43,23 +48,31 @@ SOME_SKIPPED = 3
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config-file", required=True, help="config of the model: a run's config.yaml, or any LazyConfig .py file")
-    add("--weights", required=True, help="checkpoint of the model, such as model_best.pth of a run")
-    add("--input", nargs="+", required=True, help="images, folders, patterns in quotes, and videos")
-    add("--output", type=Path, required=True, help="folder for the results")
+    add("names", nargs="*", metavar="RUN_FOLDER IMAGES", help="a run, and images, folders, patterns and videos")
+    add("--config-file", help="config of the model (default: that of RUN_FOLDER): any LazyConfig .py or .yaml file")
+    add("--weights", help="checkpoint of the model (default: the best of RUN_FOLDER)")
+    add("--input", nargs="+", default=[], help="images, folders, patterns in quotes, and videos, as after RUN_FOLDER")
+    add("--output", type=Path, default=Path("predicted"), help="folder for the results (default: %(default)s)")
     add("--score-threshold", type=float, default=0.5, help="least score drawn, from 0 to 1 (default: %(default)s)")
     add("--batch-size", type=int, default=1, help="images predicted at a time (default: %(default)s)")
     add("--device", help="cuda, cuda:1, cpu, … (default: a GPU if there is one)")
     add("--save-crops", action="store_true", help="also write what is in each box")
     add("--save-masks", action="store_true", help="also write each object's mask, white on black")
     add("--annotations", type=Path, help="COCO annotation file to take the images' ids from, by file name")
-    add("opts", nargs="*", metavar="key=value", help="changes to the config, such as test.tta.enabled=true")
+    parser.epilog = "key=value among the names changes the config, such as test.tta.enabled=true"
     add_trust_option(parser)
     add_traceback_option(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     # `--input a.jpg key=value` reads the overrides as inputs.
-    args.opts += [name for name in args.input if "=" in name and not Path(name).exists()]
-    args.input = [name for name in args.input if name not in args.opts]
+    named = [*args.names, *args.input]
+    args.opts = [name for name in named if "=" in name and not Path(name).exists()]
+    args.names = [name for name in args.names if name not in args.opts]
+    args.run = None if args.config_file and args.weights else next(iter(args.names), None)
+    args.input = [name for name in [*args.names[args.run is not None :], *args.input] if name not in args.opts]
+    if args.run is None and not (args.config_file and args.weights):
+        parser.error("name the folder of a run, or --config-file and --weights")
+    if not args.input:
+        parser.error("name images, folders, patterns or a video")
     if not 0 <= args.score_threshold <= 1:
         parser.error(f"--score-threshold must be from 0 to 1, got {args.score_threshold}")
     if args.batch_size < 1:
@@ -100,6 +113,9 @@ def main() -> None:
         if len(videos) > 1 or (videos and images):
             raise UserError("Give images, or one video: their results go to one file.")
         ids = image_ids(images, args.annotations)
+        if args.run is not None:
+            config, weights = find_run(args.run)
+            args.config_file, args.weights = args.config_file or str(config), args.weights or str(weights)
         cfg = load_config(args.config_file, args.opts)
         task = task_of(cfg)
         for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
