@@ -22,7 +22,7 @@ import numpy as np
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
-import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
@@ -35,12 +35,14 @@ from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 
 DIFFERENT = 4
+NOISE = [np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8) for seed in (0, 1)]
+"""What both are compared on without --compare."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config-file", required=True, help="LazyConfig .py file, or the config.yaml of a run")
+    add("--config-file", help="LazyConfig .py file, or the config.yaml of a run; leave it out for a classifier")
     add("--weights", required=True, help="checkpoint of the model")
     add("--output", type=Path, required=True, help="file to write: .onnx, .pt2 or .ts")
     add("--compare", nargs="+", metavar="IMAGES", help="images or folders on which both must find the same (.onnx)")
@@ -94,7 +96,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def write_whole(args: argparse.Namespace, cfg: DictConfig) -> bool:
     """Writes the whole model unless it is there already, and compares; returns whether both find the same."""
-    images = find_images(args.compare, args.output / "none") if args.compare else None
+    images = find_images(args.compare, args.output / "none") if args.compare else NOISE
     predictor = task_of(cfg).predictor(cfg, args.weights, device="cpu")
     if args.output.exists() and not args.force:
         print(f"{args.output} exists already and is compared as it is; --force writes it anew.")
@@ -105,12 +107,22 @@ def write_whole(args: argparse.Namespace, cfg: DictConfig) -> bool:
         limit = "of" if metadata.fixed_size else "of up to"
         chosen = "".join(f", {name} {value:g}" for name, value in metadata.settings.items())
         print(f"{args.output}: {metadata.task}, images {limit} {width}x{height} pixels{chosen}.")
-    if images is None:
-        images = [np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8) for seed in (0, 1)]
-        print("Compared on noise; name images with --compare.")
     result = compare_with(predictor, args.output, images)
     print(f"{result}.")
     return result.holds
+
+
+def write_classifier(args: argparse.Namespace) -> bool:
+    """As :func:`write_whole` for a classifier, whose file tells all that a config would."""
+    if args.output.suffix != ".onnx" or args.pyramid or args.size or args.opts:
+        raise UserError("Without --config-file a classifier is exported, whole, as an .onnx file of its own size.")
+    images = find_images(args.compare, args.output / "none") if args.compare else NOISE
+    if args.force or not args.output.exists():
+        metadata = export_classifier(args.weights, args.output)
+        print(f"{args.output}: {metadata.task}, {len(metadata.categories)} classes, {metadata.largest[0]} pixels.")
+    count, worst = compare_classifier(args.weights, args.output, images)
+    print(f"{count} images; probabilities differ by up to {worst:.1e}.")
+    return worst <= TOLERANCE
 
 
 def write_trace(args: argparse.Namespace, cfg: DictConfig) -> str:
@@ -147,9 +159,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with exit_on_user_error():
         check_arguments(args)
-        cfg = load_config(args.config_file, args.opts)
-        if args.output.suffix == ".onnx" and not args.pyramid:
-            if not write_whole(args, cfg):
+        cfg = load_config(args.config_file, args.opts) if args.config_file else None
+        if cfg is None or (args.output.suffix == ".onnx" and not args.pyramid):
+            if not (write_classifier(args) if cfg is None else write_whole(args, cfg)):
                 sys.exit(DIFFERENT)
             return
         text = write_trace(args, cfg) if args.output.suffix == ".ts" else write_pyramid(args, cfg)

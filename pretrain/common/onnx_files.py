@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
 
-__all__ = ["OnnxForm", "check_onnx_packages", "onnx_session", "onnx_program", "write_onnx"]
+__all__ = ["OnnxForm", "check_onnx_packages", "onnx_program", "onnx_session", "write_onnx"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def write_onnx(form: OnnxForm, path: Path) -> None:
     check_onnx_packages()
     logger.info(f"Exporting {path.name} …")
     with torch.no_grad():
-        shapes = {axis: Dim.AUTO for axis in form.dynamic}
+        shapes = dict.fromkeys(form.dynamic, Dim.AUTO)
         program = torch.export.export(form.module, (form.example,), dynamic_shapes=(shapes,), strict=False)
         onnx = onnx_program(program, form.module, list(form.outputs), form.translations)
     images = {0: "batch", **form.dynamic}

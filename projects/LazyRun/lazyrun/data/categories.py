@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from lazyrun.data.weight_names import local_weights
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 
@@ -46,7 +47,7 @@ def _categories_in(json_file: str | None) -> list[dict] | None:
 def stored_categories(checkpoint: str) -> list[dict] | None:
     """The classes that a run of this project wrote into its checkpoint; None for other files."""
     try:
-        content = load_checkpoint(checkpoint)
+        content = load_checkpoint(local_weights(checkpoint))
     except (FileNotFoundError, ValueError):
         return None  # a URL, or a file whose fault loading its weights will tell
     return content.get("categories") if isinstance(content, dict) else None
