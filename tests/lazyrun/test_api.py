@@ -61,14 +61,14 @@ def test_best_weights_come_first(run, tmp_path):
 def test_mistakes_come_as_exceptions(run, tmp_path):
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         train(run / "config.yaml", train__device="cpu")
-    with pytest.raises(UserError, match="has no 'max_itr'; did you mean 'train.max_iter'"):
+    with pytest.raises(UserError, match=r"has no 'max_itr'; did you mean 'train.max_iter'"):
         train(REPO / CONFIG, train__max_itr=1)
     with pytest.raises(UserError, match="holds no run: there is no"):
         load_model(tmp_path)
     (tmp_path / "config.yaml").write_text("x: 1\n")
     with pytest.raises(UserError, match="holds no checkpoint yet"):
         load_model(tmp_path)
-    with pytest.raises(UserError, match="must end in .onnx"):
+    with pytest.raises(UserError, match=r"must end in .onnx"):
         load_model(run, device="cpu").export(tmp_path / "a.pt2")
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         _ = lazyrun.no_such_name

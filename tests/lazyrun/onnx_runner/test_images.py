@@ -66,7 +66,7 @@ def test_reading(tmp_path):
     for path in sorted(tmp_path.iterdir()):
         assert np.array_equal(read_rgb(path), eager_read_rgb(path))
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(OnnxFileError, match="broken.png cannot be read as an image"):
+    with pytest.raises(OnnxFileError, match=r"broken.png cannot be read as an image"):
         read_rgb(tmp_path / "broken.png")
     assert [p.name for p in find_images([str(tmp_path)], tmp_path / "out")] == [
         "broken.png",

@@ -129,7 +129,7 @@ def test_names(tmp_path, monkeypatch):
         assert facts["kind"] in kinds and facts["page"].startswith("https://github.com/") and facts["licence"], name
         assert page_of(facts["address"]).startswith("https://")
     assert PUBLISHED["convmae_base"]["kind"] == "ConvMAE or FastConvMAE pretraining"
-    with pytest.raises(UserError, match="'convmae_bse' is neither a file nor .* did you mean convmae_base"):
+    with pytest.raises(UserError, match=r"'convmae_bse' is neither a file nor .* did you mean convmae_base"):
         local_weights("convmae_bse")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "convmae_base").touch()  # a file of the user's comes first
@@ -139,7 +139,7 @@ def test_names(tmp_path, monkeypatch):
 
 def test_google_drive_and_the_hub(server, classifier, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(UserError, match="pip install -e .*; or fetch https://drive.google.com/file/d/abc/view"):
+    with pytest.raises(UserError, match=r"pip install -e .*; or fetch https://drive.google.com/file/d/abc/view"):
         local_weights("gdrive://abc")
     asked = []
 
