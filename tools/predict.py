@@ -37,6 +37,7 @@ from lazyrun.config.trust_option import add_trust_option
 from lazyrun.data.coco.reading import parse_json
 from lazyrun.engine.run_folder import find_run
 from lazyrun.inference.inputs import find_images, is_video
+from lazyrun.inference.shares import Shares, local_device
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
@@ -58,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     add("--device", help="cuda, cuda:1, cpu, … (default: a GPU if there is one)")
     add("--save-crops", action="store_true", help="also write what is in each box")
     add("--save-masks", action="store_true", help="also write each object's mask, white on black")
+    add("--resume", action="store_true", help="go on after a kill: skip the images that are done")
     add("--annotations", type=Path, help="COCO annotation file to take the images' ids from, by file name")
     parser.epilog = "key=value among the names changes the config, such as test.tta.enabled=true"
     add_trust_option(parser)
@@ -100,18 +102,34 @@ def image_ids(images: list[Path], annotations: Path | None) -> dict[Path, int]:
     return ids
 
 
+def find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """The video and the images that are asked for; one of the two lists is empty."""
+    videos = [Path(name) for name in args.input if is_video(name)]
+    missing = [video for video in videos if not video.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]} does not exist.")
+    others = [name for name in args.input if not is_video(name)]
+    images = find_images(others, args.output) if others else []
+    if len(videos) > 1 or (videos and images):
+        raise UserError("Give images, or one video: their results go to one file.")
+    return videos, images
+
+
+def what_counts(args: argparse.Namespace) -> dict:
+    """What results depend on; a job goes on with the same alone."""
+    return {
+        "config": str(args.config_file),
+        "weights": str(args.weights),
+        "overrides": args.opts,
+        "annotations": str(args.annotations),
+    }
+
+
 def main() -> None:
     args = parse_args()
     unreadable = []
     with exit_on_user_error():
-        videos = [Path(name) for name in args.input if is_video(name)]
-        missing = [video for video in videos if not video.is_file()]
-        if missing:
-            raise UserError(f"{missing[0]} does not exist.")
-        others = [name for name in args.input if not is_video(name)]
-        images = find_images(others, args.output) if others else []
-        if len(videos) > 1 or (videos and images):
-            raise UserError("Give images, or one video: their results go to one file.")
+        videos, images = find_inputs(args)
         ids = image_ids(images, args.annotations)
         if args.run is not None:
             config, weights = find_run(args.run)
@@ -120,22 +138,33 @@ def main() -> None:
         task = task_of(cfg)
         for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
             setup_logger(name=name)
-        predictor = task.predictor(cfg, args.weights, device=args.device, batch_size=args.batch_size)
+        predictor = task.predictor(cfg, args.weights, device=args.device or local_device(), batch_size=args.batch_size)
+        shares = Shares()
+        journal = shares.open_journal(args.output, what_counts(args), resume=args.resume and not videos)
         writer = task.writer(
             args.output,
             predictor,
             score_threshold=args.score_threshold,
             crops=args.save_crops,
             masks=args.save_masks,
+            journal=journal,
         )
         try:
             for video in videos:
                 predict_video(writer, video)
             if images:
-                unreadable = predict_images(writer, images, ids)
+                done = journal.done() if args.resume else set()
+                chosen = [image for image in shares.own(images) if str(image) not in done]
+                unreadable = predict_images(writer, images, ids, chosen=chosen)
+            unreadable = shares.collect(unreadable)
         finally:
-            if writer.images:  # a command that is refused leaves the results of an earlier one alone
-                writer.close()
+            if shares.is_first:
+                journal.merge()
+                if journal.images:  # a command that is refused leaves the results of an earlier one alone
+                    writer.close()
+        if not shares.is_first:
+            return
+        journal.remove()
     print(f"{writer.summary()}: {args.output}")
     if unreadable:
         names = ", ".join(str(path) for path in unreadable)

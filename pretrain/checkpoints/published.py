@@ -25,7 +25,7 @@ __all__ = ["PUBLISHED", "local_weights"]
 logger = logging.getLogger(__name__)
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = json.loads((Path(__file__).parent / "published.json").read_text())
-"""By name: `address`, `kind` (of :mod:`pretrain.checkpoints.kinds`), `licence`, `page`, and `md5_prefix` where known."""
+"""By name: `address`, `kind` (of :mod:`pretrain.checkpoints.kinds`), `licence`, `page`, `md5_prefix` where known."""
 
 
 def local_weights(name: str) -> str:

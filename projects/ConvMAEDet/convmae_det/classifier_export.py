@@ -58,8 +58,8 @@ def read_classifier(weights: str) -> tuple[Probabilities, argparse.Namespace, li
     classes = content.get("classes") if isinstance(content, dict) else None
     if not classes or "model" not in values:
         raise UserError(
-            f"{weights} does not tell its model and classes, as files of python -m pretrain.finetune do; for a detector "
-            "or segmentation model add --config-file."
+            f"{weights} does not tell its model and classes, as files of python -m pretrain.finetune do; for a "
+            "detector or segmentation model add --config-file."
         )
     args = argparse.Namespace(**{"crop_pct": None, **values, "act_checkpoint": False})
     if args.in_chans != 3 or args.input_size[0] != args.input_size[1]:

@@ -141,7 +141,8 @@ def test_video(tmp_path, batch_size):
     video = write_video(tmp_path / "clip.avi", frames=5)
     writer = PredictionWriter(tmp_path / "out", OneBox(batch_size), score_threshold=0, crops=False, masks=False)
     predict_video(writer, video)
-    assert [r["image_id"] for r in writer.results] == [i["frame"] for i in writer.images] == list(range(5))
+    frames = [entry["frame"] for entry in writer.journal.entries()]
+    assert [r["image_id"] for r in writer.journal.found()] == frames == list(range(5))
     capture = cv2.VideoCapture(str(tmp_path / "out/overlays/clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and capture.get(cv2.CAP_PROP_FPS) == 10
     (tmp_path / "text.mp4").write_text("no video")

@@ -32,6 +32,8 @@ def find_run(folder: str | os.PathLike) -> tuple[Path, Path]:
     """
     folder = Path(folder)
     config = folder / "config.yaml"
+    if folder.suffix == ".onnx":
+        raise UserError(f"{folder} is an exported model: run it with python -m lazyrun.onnx_runner {folder} IMAGES.")
     if not config.is_file():
         raise UserError(f"{folder} holds no run: there is no {config}. Name the folder that train.output_dir named.")
     named = (folder / name for name in WEIGHTS_ALONE)

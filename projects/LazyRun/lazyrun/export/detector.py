@@ -110,7 +110,7 @@ class FixedSizeRCNN(nn.Module):
     def _classify(
         self, features: dict[str, torch.Tensor], proposals: torch.Tensor, valid: torch.Tensor, size: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes `(B, R, 1 or C, 4)` and scores `(B, R, C)` of proposals; the mean of the stages' scores in a cascade."""
+        """Boxes `(B, R, 1 or C, 4)` and scores `(B, R, C)` of proposals; in a cascade the stages' mean scores."""
         heads = self.model.roi_heads
         maps = [features[name] for name in heads.box_in_features]
         stages = list(zip(heads.box_head, heads.box_predictor, strict=True)) if self.cascade else None

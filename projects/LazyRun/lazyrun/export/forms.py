@@ -22,7 +22,8 @@ def detector_form(predictor: Any, *, square: int | None = None, settings: Mappin
     """A detector as one graph from images to detections.
 
     The model pads images to a square, and the graph takes images of any size up to that. A model without such a square
-    gets one, for this and all later predictions. One whose images are padded before they reach it takes that size alone.
+    gets one, for this and all later predictions. One whose images are padded before they reach it takes that size
+    alone.
 
     Args:
         predictor: with its weights, on the CPU; its model is put in the state that is exported.

@@ -58,13 +58,24 @@ def predict_files(
             shown = found[found.scores >= score_threshold]
             _write_picture(output / "overlays" / names[path], draw_detections(pixels, shown, model.class_names))
         elif found.ndim == 2:
-            label_map = Path("labels") / f"{names[path]}.png"
-            entry["label_map"] = label_map.as_posix()
-            ids = np.array([c["id"] for c in model.categories])
-            _write_picture(output / label_map, ids.astype(np.uint16 if ids.max() > 255 else np.uint8)[found])
+            entry["label_map"] = _write_label_map(output, names[path], found, model.categories)
             _write_picture(output / "overlays" / names[path], draw_classes(pixels, found))
         else:
             results.append({"image_id": number, "probabilities": found.tolist()})
+    _write_lists(output, model, entries, results)
+    return unreadable
+
+
+def _write_label_map(output: Path, name: Path, classes: np.ndarray, categories: list[dict]) -> str:
+    """Writes a class map `(H, W)` with the labels of the training data, and returns its name in the output folder."""
+    file = Path("labels") / f"{name}.png"
+    ids = np.array([c["id"] for c in categories])
+    _write_picture(output / file, ids.astype(np.uint16 if ids.max() > 255 else np.uint8)[classes])
+    return file.as_posix()
+
+
+def _write_lists(output: Path, model: OnnxModel, entries: list[dict], results: list[dict]) -> None:
+    """Writes `images.json`, and but for class maps `predictions.json`."""
     output.mkdir(parents=True, exist_ok=True)
     categories: list[dict] = model.categories
     if model.metadata.task == "segmentation":
@@ -72,7 +83,6 @@ def predict_files(
     else:
         _write_json(output / "predictions.json", results)
     _write_json(output / "images.json", {"images": entries, "categories": categories})
-    return unreadable
 
 
 def _names(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
