@@ -10,7 +10,7 @@ from lazyrun.onnx_runner import OnnxFileError, OnnxModel
 from lazyrun.onnx_runner.detections import Detections
 from pretrain.common.errors import UserError
 
-QUICK = ("ViTDet, ConvViT", "UperNet")
+QUICK = ("demo", "UperNet")
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=[] if f in QUICK else pytest.mark.slow) for f in FAMILIES])
@@ -49,7 +49,7 @@ def test_differences_are_found():
     assert agreement(boxes, [0.9, 0.8], [0, 1]).holds
     assert agreement(boxes, [0.9, 0.8], [0, 0]).unpaired == 2
     assert agreement(boxes[:1], [0.9], [0]).unpaired == 1
-    assert agreement(boxes, [0.9, 0.79], [0, 1]).score == pytest.approx(0.01)
+    assert agreement(boxes, [0.9, 0.79], [0, 1]).score == pytest.approx(0.01, rel=1e-4)
     shifted = agreement([[0.0, 0, 4, 4], [5, 5, 9, 8]], [0.9, 0.8], [0, 1])
     assert shifted.box_iou == pytest.approx(0.75) and not shifted.holds
 

@@ -114,16 +114,22 @@ def _keep_ratio(image: np.ndarray, short_edge: int, aspect: float, enlarge: bool
 
 
 def _bilinear(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Bilinear without smoothing, between the centres of pixels; Pillow would smooth what it makes smaller."""
-    values = image.astype(np.float32)
-    for axis, length in enumerate(size):
-        sides = image.shape[axis]
-        places = np.clip((np.arange(length) + 0.5) * sides / length - 0.5, 0, sides - 1)
-        low = places.astype(int)
-        part = (places - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
-        high = np.minimum(low + 1, sides - 1)
-        values = values.take(low, axis) * (1 - part) + values.take(high, axis) * part
-    return values.round().astype(np.uint8)
+    """Bilinear without smoothing, in the whole numbers that OpenCV computes with (INTER_LINEAR of 8 bits)."""
+    values = image.astype(np.int64)
+    low, high, near, far = _weights(size[1], image.shape[1])
+    values = values[:, low] * near[:, None] + values[:, high] * far[:, None]
+    low, high, near, far = _weights(size[0], image.shape[0])
+    parts = [(w[:, None, None] * (values[rows] >> 4)) >> 16 for rows, w in ((low, near), (high, far))]
+    return ((parts[0] + parts[1] + 2) >> 2).astype(np.uint8)
+
+
+def _weights(length: int, sides: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For each new pixel along a side its two old ones, and their weights in parts of 2048."""
+    places = ((np.arange(length) + 0.5) * (sides / length) - 0.5).astype(np.float32)
+    places = places.clip(0, sides - 1)
+    low = places.astype(int)
+    part = places - low
+    return low, np.minimum(low + 1, sides - 1), np.rint((1 - part) * 2048).astype(int), np.rint(part * 2048).astype(int)
 
 
 def _pad(image: np.ndarray, height: int, width: int, value: float) -> np.ndarray:
