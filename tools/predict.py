@@ -140,6 +140,8 @@ def main() -> None:
             setup_logger(name=name)
         predictor = task.predictor(cfg, args.weights, device=args.device or local_device(), batch_size=args.batch_size)
         shares = Shares()
+        if videos and shares.count > 1:
+            raise UserError("torchrun shares images; predict a video in one process.")
         journal = shares.open_journal(args.output, what_counts(args), resume=args.resume and not videos)
         writer = task.writer(
             args.output,

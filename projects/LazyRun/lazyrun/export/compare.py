@@ -84,15 +84,16 @@ def compare_detections(agreement: Agreement, eager: Instances, exported: Detecti
     near = np.abs(eager.scores.numpy()[:, None] - exported.scores[None]) <= MAX_SCORE_DIFFERENCE
     alike = np.where(same, iou + near, -1.0)  # of boxes that overlap as much, the one of the same score
     pairs = _pairs(alike)
-    masks = list(exported.masks) if exported.soft_masks is not None else None
-    for i, j in pairs:
-        if max(eager.scores[i].item(), exported.scores[j]) <= MIN_SCORE:
-            continue
+    counted = {i: j for i, j in pairs if max(eager.scores[i].item(), exported.scores[j]) > MIN_SCORE}
+    for i, j in counted.items():
         agreement.pairs += 1
         agreement.box_iou = min(agreement.box_iou, float(iou[i, j]))
         agreement.score = max(agreement.score, abs(eager.scores[i].item() - float(exported.scores[j])))
-        if masks is not None:
-            agreement.mask_iou = min(agreement.mask_iou, _mask_iou(eager.pred_masks[i].numpy(), masks[j]))
+    if exported.soft_masks is not None:
+        for i, mask in enumerate(eager.pred_masks):  # one at a time: those of large images fill the memory
+            if i in counted:
+                (ours,) = exported[np.array([counted[i]])].masks
+                agreement.mask_iou = min(agreement.mask_iou, _mask_iou(mask.numpy(), ours))
     first, second = ({pair[side] for pair in pairs} for side in (0, 1))
     agreement.unpaired += sum(i not in first for i in np.flatnonzero(eager.scores.numpy() > MIN_SCORE))
     agreement.unpaired += sum(j not in second for j in np.flatnonzero(exported.scores > MIN_SCORE))

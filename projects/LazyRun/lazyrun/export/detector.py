@@ -180,7 +180,7 @@ def _best(boxes: torch.Tensor, scores: torch.Tensor, most: int) -> tuple[torch.T
 def _check(model: Any) -> None:
     """Raises UserError for a model with other steps than those of this module."""
     if not isinstance(model, GeneralizedRCNN):
-        raise UserError(f"A {type(model).__name__} cannot be exported whole; R-CNNs, UperNet and classifiers can.")
+        raise UserError(f"A {type(model).__name__} cannot be exported whole; detectron2's R-CNNs can.")
     heads, rpn = model.roi_heads, model.proposal_generator
     if not isinstance(rpn, RPN) or type(rpn).predict_proposals is not RPN.predict_proposals:
         raise UserError(f"Proposals of a {type(rpn).__name__} cannot be exported; those of detectron2's RPN can.")

@@ -69,7 +69,12 @@ def onnx_translations() -> dict:
         )
         return op.Cast(kept, to=TensorProto.BOOL)
 
-    return {torch.ops.lazyrun.nms_keep.default: write_nms_keep}
+    def write_stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+        # TopK is stable by its definition: of equal values the one of lower index comes first.
+        length = op.Shape(x, start=dim, end=dim + 1 or None)
+        return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
+
+    return {torch.ops.lazyrun.nms_keep.default: write_nms_keep, torch.ops.aten.sort.stable: write_stable_sort}
 
 
 def check_pooler(pooler: ROIPooler) -> None:
