@@ -59,8 +59,9 @@ setup(
         "mimdet": "projects/MIMDet/mimdet",
         "convmae_seg": "projects/ConvMAESeg/convmae_seg",
     },
-    package_data={package: ["py.typed"] for package in ("pretrain", "convmae_det", "mimdet", "convmae_seg")}
-    | {"lazyrun": ["py.typed", "viz/templates/*.html"]},
+    package_data={package: ["py.typed"] for package in ("convmae_det", "mimdet", "convmae_seg")}
+    | {"pretrain": ["py.typed", "checkpoints/published.json"]}
+    | {"lazyrun": ["py.typed", "viz/templates/*.html", "plugins.txt"]},
     install_requires=PRETRAIN,
     extras_require={
         "detection": DETECTION,
@@ -68,6 +69,7 @@ setup(
         "lvis": ["lvis>=0.5.3"],
         "slurm": ["submitit>=1.5"],
         "export": EXPORT,
+        "download": ["gdown>=5.2"],
         "wandb": ["wandb>=0.17"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"]
         + EXPORT,

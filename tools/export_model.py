@@ -1,70 +1,158 @@
 #!/usr/bin/env python3
-"""Export a detector for use without this project, and check the file against the model it was made from.
+"""Export a model for use without this project, and compare the file with the model it was made from.
+
+    python tools/export_model.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
+        --output detector.onnx --compare photos/
 
 The suffix of --output decides what is written:
+  .onnx  the whole model, images in, detections or class logits out (pip install -e '.[export]');
+         python -m lazyrun.onnx_runner runs it without PyTorch; with --pyramid backbone and feature pyramid alone
   .pt2   backbone and feature pyramid, torch.export
-  .onnx  backbone and feature pyramid, ONNX (pip install -e '.[export]')
-  .ts    the whole detector, a TorchScript trace; --image names a picture with objects in it
+  .ts    a detector as a TorchScript trace, which PyTorch has deprecated; --image names a picture with objects in it
+
+exit code: 0 all went well; 1 the command cannot be carried out; 4 the exported file finds something else
 """
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import instantiate
+from omegaconf import DictConfig
 
-import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
+from lazyrun.export.whole import compare_with, export_whole
 from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
+from lazyrun.inference.inputs import find_images
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
 
-EXAMPLES = """
-examples:
-  python tools/export_model.py --config-file CONFIG.py --weights model_best.pth --output pyramid.onnx
-  python tools/export_model.py --config-file CONFIG.py --weights model_best.pth --output pyramid.pt2 --dynamic
-  python tools/export_model.py --config-file CONFIG.py --weights model_best.pth --output detector.ts --image one.jpg
-"""
+DIFFERENT = 4
+NOISE = [np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8) for seed in (0, 1)]
+"""What both are compared on without --compare."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--config-file", help="LazyConfig .py file, or the config.yaml of a run; leave it out for a classifier")
+    add("--weights", required=True, help="checkpoint of the model")
+    add("--output", type=Path, required=True, help="file to write: .onnx, .pt2 or .ts")
+    add("--compare", nargs="+", metavar="IMAGES", help="images or folders on which both must find the same (.onnx)")
+    add("--sample-ratio", type=float, help="share of the tokens that MIMDet's encoder sees (default: 1)")
+    add("--pyramid", action="store_true", help="export backbone and feature pyramid alone (.onnx)")
+    add(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="of a whole model that pads images to no square of its own: side of the square; of a pyramid: height and "
+        "width of the images (default: data.image_size twice)",
     )
-    parser.add_argument("--config-file", required=True, help="LazyConfig .py file, or the config.yaml of a run")
-    parser.add_argument("--weights", required=True, help="checkpoint of the detector")
-    parser.add_argument("--output", type=Path, required=True, help="file to write: .pt2, .onnx or .ts")
-    parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the images (default: data.image_size twice)"
-    )
-    parser.add_argument("--dynamic", action="store_true", help="leave height and width free (.pt2, .onnx)")
-    parser.add_argument("--image", type=Path, help="picture with objects in it, to trace and compare with (.ts)")
-    parser.add_argument("--force", action="store_true", help="replace --output if it exists")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    add("--dynamic", action="store_true", help="leave height and width of a pyramid's images free")
+    add("--image", type=Path, help="picture with objects in it, to trace and compare with (.ts)")
+    add("--force", action="store_true", help="replace --output if it exists")
+    add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     add_trust_option(parser)
     add_traceback_option(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    # `--compare a.jpg key=value` reads the overrides as images.
+    args.opts += [name for name in args.compare or () if "=" in name and not Path(name).exists()]
+    args.compare = args.compare and [name for name in args.compare if name not in args.opts]
+    return args
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if args.output.suffix not in (".pt2", ".onnx", ".ts"):
+    suffix = args.output.suffix
+    if suffix not in (".pt2", ".onnx", ".ts"):
         raise UserError(f"Output {args.output} must end in .pt2, .onnx or .ts.")
-    if args.output.exists() and not args.force:
+    whole = suffix == ".onnx" and not args.pyramid
+    if args.output.exists() and not args.force and not (whole and args.compare):
         raise UserError(f"Output {args.output} exists already; choose another name or pass --force to replace it.")
     if not args.output.parent.is_dir():
         raise UserError(f"Output {args.output} cannot be written: there is no directory {args.output.parent}.")
-    if args.output.suffix == ".ts":
+    if not whole and (args.compare or args.sample_ratio):
+        raise UserError("--compare and --sample-ratio are for whole models, in .onnx files without --pyramid.")
+    if whole and (args.dynamic or len(args.size or [0]) != 1):
+        raise UserError("A whole model takes images of any size up to one square: name it with --size PIXELS, or add "
+                        "--pyramid to export backbone and pyramid alone.")  # fmt: skip
+    if suffix == ".ts":
         if args.dynamic or args.size:
             raise UserError("A .ts file takes images of any size up to data.image_size: leave --size, --dynamic out.")
         if args.image is None:
             raise UserError("A .ts file is traced on a picture: name one with objects in it with --image.")
         if not args.image.is_file():
             raise UserError(f"Picture {args.image} does not exist; name one with --image.")
+    elif not whole and args.size and len(args.size) != 2:
+        raise UserError("Name height and width of a pyramid's images: --size HEIGHT WIDTH.")
+
+
+def write_whole(args: argparse.Namespace, cfg: DictConfig) -> bool:
+    """Writes the whole model unless it is there already, and compares; returns whether both find the same."""
+    images = find_images(args.compare, args.output / "none") if args.compare else NOISE
+    predictor = task_of(cfg).predictor(cfg, args.weights, device="cpu")
+    if args.output.exists() and not args.force:
+        print(f"{args.output} exists already and is compared as it is; --force writes it anew.")
+    else:
+        settings = {} if args.sample_ratio is None else {"sample_ratio": args.sample_ratio}
+        metadata = export_whole(predictor, args.output, square=(args.size or [None])[0], settings=settings)
+        height, width = metadata.largest
+        limit = "of" if metadata.fixed_size else "of up to"
+        chosen = "".join(f", {name} {value:g}" for name, value in metadata.settings.items())
+        print(f"{args.output}: {metadata.task}, images {limit} {width}x{height} pixels{chosen}.")
+    result = compare_with(predictor, args.output, images)
+    print(f"{result}.")
+    return result.holds
+
+
+def write_classifier(args: argparse.Namespace) -> bool:
+    """As :func:`write_whole` for a classifier, whose file tells all that a config would."""
+    if args.output.suffix != ".onnx" or args.pyramid or args.size or args.opts:
+        raise UserError("Without --config-file a classifier is exported, whole, as an .onnx file of its own size.")
+    images = find_images(args.compare, args.output / "none") if args.compare else NOISE
+    if args.force or not args.output.exists():
+        metadata = export_classifier(args.weights, args.output)
+        print(f"{args.output}: {metadata.task}, {len(metadata.categories)} classes, {metadata.largest[0]} pixels.")
+    count, worst = compare_classifier(args.weights, args.output, images)
+    print(f"{count} images; probabilities differ by up to {worst:.1e}.")
+    return worst <= TOLERANCE
+
+
+def write_trace(args: argparse.Namespace, cfg: DictConfig) -> str:
+    if task_of(cfg).name != "detection":
+        raise UserError("A .ts file is for detectors; other models can be exported as .onnx.")
+    print("TorchScript is deprecated by PyTorch; a whole detector in an .onnx file takes its place.", file=sys.stderr)
+    model = build_model(cfg)
+    load_weights(model, args.weights, strict=True, source="--weights")
+    try:
+        image = instantiate(cfg.dataloader.test.mapper)({"file_name": str(args.image)})["image"]
+    except OSError as e:
+        raise UserError(f"Picture {args.image} cannot be read: {e}") from e
+    deviation, names, objects = export_detector(model, args.output, image)
+    return describe(names, deviation, f"{objects} objects in three images")
+
+
+def write_pyramid(args: argparse.Namespace, cfg: DictConfig) -> str:
+    model = build_model(cfg)
+    load_weights(model, args.weights, strict=True, source="--weights")
+    size = args.size or (cfg.data.get("image_size"),) * 2
+    if None in size:
+        raise UserError("The config has no data.image_size; name the size with --size HEIGHT WIDTH.")
+    pyramid = PixelPyramid(model)
+    deviation = export_backbone(pyramid, args.output, size, dynamic=args.dynamic)
+    return describe(pyramid.names, deviation, "random images" + (" of two sizes" if args.dynamic else ""))
+
+
+def describe(names: list[str], deviation: float, checked: str) -> str:
+    return f"outputs {', '.join(names)}; deviates by {deviation:.1e} of the largest value on {checked}."
 
 
 def main() -> None:
@@ -72,26 +160,13 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with exit_on_user_error():
         check_arguments(args)
-        cfg = load_config(args.config_file, args.opts)
-        if args.output.suffix == ".ts" and task_of(cfg).name != "detection":
-            raise UserError("A .ts file is for detectors; of this model the backbone can be exported: .pt2 or .onnx.")
-        model = build_model(cfg)
-        load_weights(model, args.weights, strict=True, source="--weights")
-        if args.output.suffix == ".ts":
-            try:
-                image = instantiate(cfg.dataloader.test.mapper)({"file_name": str(args.image)})["image"]
-            except OSError as e:
-                raise UserError(f"Picture {args.image} cannot be read: {e}") from e
-            deviation, names, objects = export_detector(model, args.output, image)
-            checked = f"{objects} objects in three images"
-        else:
-            size = args.size or (cfg.data.get("image_size"),) * 2
-            if None in size:
-                raise UserError("The config has no data.image_size; name the size with --size HEIGHT WIDTH.")
-            pyramid = PixelPyramid(model)
-            deviation, names = export_backbone(pyramid, args.output, size, dynamic=args.dynamic), pyramid.names
-            checked = "random images" + (" of two sizes" if args.dynamic else "")
-    print(f"{args.output}: outputs {', '.join(names)}; deviates by {deviation:.1e} of the largest value on {checked}.")
+        cfg = load_config(args.config_file, args.opts) if args.config_file else None
+        if cfg is None or (args.output.suffix == ".onnx" and not args.pyramid):
+            if not (write_classifier(args) if cfg is None else write_whole(args, cfg)):
+                sys.exit(DIFFERENT)
+            return
+        text = write_trace(args, cfg) if args.output.suffix == ".ts" else write_pyramid(args, cfg)
+    print(f"{args.output}: {text}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 """Detect objects in images or videos with a trained detector, or segment them, and draw what is found.
 
+    python tools/predict.py output/mine photos/ 'more/**/*.jpg' --output predicted
+
+The first name is the folder of a run, whose config and best weights are taken. Both can be named instead:
+
     python tools/predict.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
         --input photos/ 'more/**/*.jpg' --output predicted
 
@@ -31,8 +35,10 @@ import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
+from lazyrun.engine.run_folder import find_run
 from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
 from lazyrun.inference.inputs import find_images, is_video
+from lazyrun.inference.shares import Shares, local_device
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
@@ -45,28 +51,37 @@ SOME_SKIPPED = 3
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config-file", required=True, help="config of the model: a run's config.yaml, or any LazyConfig .py file")
-    add("--weights", required=True, help="checkpoint of the model, such as model_best.pth of a run")
-    add("--input", nargs="+", required=True, help="images, folders, patterns in quotes, and videos")
-    add("--output", type=Path, required=True, help="folder for the results")
+    add("names", nargs="*", metavar="RUN_FOLDER IMAGES", help="a run, and images, folders, patterns and videos")
+    add("--config-file", help="config of the model (default: that of RUN_FOLDER): any LazyConfig .py or .yaml file")
+    add("--weights", help="checkpoint of the model (default: the best of RUN_FOLDER)")
+    add("--input", nargs="+", default=[], help="images, folders, patterns in quotes, and videos, as after RUN_FOLDER")
+    add("--output", type=Path, default=Path("predicted"), help="folder for the results (default: %(default)s)")
     add("--score-threshold", type=float, default=0.5, help="least score drawn, from 0 to 1 (default: %(default)s)")
     add("--batch-size", type=int, default=1, help="images predicted at a time (default: %(default)s)")
     add("--device", help="cuda, cuda:1, cpu, … (default: a GPU if there is one)")
     add("--save-crops", action="store_true", help="also write what is in each box")
     add("--save-masks", action="store_true", help="also write each object's mask, white on black")
+    add("--resume", action="store_true", help="go on after a kill: skip the images that are done")
     add(
         "--annotations",
         type=Path,
         metavar="PATH",
         help="annotations in any format that training reads: ids of images and classes are taken from them, by name",
     )
-    add("opts", nargs="*", metavar="key=value", help="changes to the config, such as test.tta.enabled=true")
+    parser.epilog = "key=value among the names changes the config, such as test.tta.enabled=true"
     add_trust_option(parser)
     add_traceback_option(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     # `--input a.jpg key=value` reads the overrides as inputs.
-    args.opts += [name for name in args.input if "=" in name and not Path(name).exists()]
-    args.input = [name for name in args.input if name not in args.opts]
+    named = [*args.names, *args.input]
+    args.opts = [name for name in named if "=" in name and not Path(name).exists()]
+    args.names = [name for name in args.names if name not in args.opts]
+    args.run = None if args.config_file and args.weights else next(iter(args.names), None)
+    args.input = [name for name in [*args.names[args.run is not None :], *args.input] if name not in args.opts]
+    if args.run is None and not (args.config_file and args.weights):
+        parser.error("name the folder of a run, or --config-file and --weights")
+    if not args.input:
+        parser.error("name images, folders, patterns or a video")
     if not 0 <= args.score_threshold <= 1:
         parser.error(f"--score-threshold must be from 0 to 1, got {args.score_threshold}")
     if args.batch_size < 1:
@@ -74,42 +89,74 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """The video and the images that are asked for; one of the two lists is empty."""
+    videos = [Path(name) for name in args.input if is_video(name)]
+    missing = [video for video in videos if not video.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]} does not exist.")
+    others = [name for name in args.input if not is_video(name)]
+    images = find_images(others, args.output) if others else []
+    if len(videos) > 1 or (videos and images):
+        raise UserError("Give images, or one video: their results go to one file.")
+    return videos, images
+
+
+def what_counts(args: argparse.Namespace) -> dict:
+    """What results depend on; a job goes on with the same alone."""
+    return {
+        "config": str(args.config_file),
+        "weights": str(args.weights),
+        "overrides": args.opts,
+        "annotations": str(args.annotations),
+    }
+
+
 def main() -> None:
     args = parse_args()
     unreadable = []
     with exit_on_user_error():
-        videos = [Path(name) for name in args.input if is_video(name)]
-        missing = [video for video in videos if not video.is_file()]
-        if missing:
-            raise UserError(f"{missing[0]} does not exist.")
-        others = [name for name in args.input if not is_video(name)]
-        images = find_images(others, args.output) if others else []
-        if len(videos) > 1 or (videos and images):
-            raise UserError("Give images, or one video: their results go to one file.")
+        videos, images = find_inputs(args)
         truth = read_listed(args.annotations) if args.annotations else None
         ids = image_ids(images, truth) if truth else {image: number for number, image in enumerate(images, start=1)}
+        if args.run is not None:
+            config, weights = find_run(args.run)
+            args.config_file, args.weights = args.config_file or str(config), args.weights or str(weights)
         cfg = load_config(args.config_file, args.opts)
         task = task_of(cfg)
         for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
             setup_logger(name=name)
-        predictor = task.predictor(cfg, args.weights, device=args.device, batch_size=args.batch_size)
+        predictor = task.predictor(cfg, args.weights, device=args.device or local_device(), batch_size=args.batch_size)
         if truth and task.name == "detection":  # the numbers of a label map are the model's own
             predictor.categories = use_ids_of(truth, predictor.categories)
+        shares = Shares()
+        if videos and shares.count > 1:
+            raise UserError("torchrun shares images; predict a video in one process.")
+        journal = shares.open_journal(args.output, what_counts(args), resume=args.resume and not videos)
         writer = task.writer(
             args.output,
             predictor,
             score_threshold=args.score_threshold,
             crops=args.save_crops,
             masks=args.save_masks,
+            journal=journal,
         )
         try:
             for video in videos:
                 predict_video(writer, video)
             if images:
-                unreadable = predict_images(writer, images, ids)
+                done = journal.done() if args.resume else set()
+                chosen = [image for image in shares.own(images) if str(image) not in done]
+                unreadable = predict_images(writer, images, ids, chosen=chosen)
+            unreadable = shares.collect(unreadable)
         finally:
-            if writer.images:  # a command that is refused leaves the results of an earlier one alone
-                writer.close()
+            if shares.is_first:
+                journal.merge()
+                if journal.images:  # a command that is refused leaves the results of an earlier one alone
+                    writer.close()
+        if not shares.is_first:
+            return
+        journal.remove()
     print(f"{writer.summary()}: {args.output}")
     if unreadable:
         names = ", ".join(str(path) for path in unreadable)

@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.data import transforms as T
 
 from convmae_seg.label_maps import IGNORED
+from pretrain.common.errors import UserError
 
 __all__ = ["PadToSize", "PhotometricDistortion", "ResizeKeepRatio"]
 
@@ -48,6 +49,22 @@ class ResizeKeepRatio(T.Augmentation):
         if scale >= 1 and not self.enlarge:
             return T.NoOpTransform()
         return _Resize(height, width, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+
+    def export_step(self) -> dict:
+        """What it does, for :mod:`lazyrun.onnx_runner.images`.
+
+        Raises:
+            UserError: it draws the size.
+        """
+        low, high = self.scale_range
+        if (low, high) != (1.0, 1.0):
+            raise UserError(f"A random size cannot be exported: scale_range={[low, high]} of the test transform.")
+        return {
+            "step": "keep_ratio",
+            "short_edge": self.short_edge,
+            "aspect": self.aspect,
+            "enlarge": self.enlarge,
+        }
 
 
 class _Resize(T.Transform):

@@ -6,6 +6,7 @@ import numpy as np
 
 from convmae_seg.colors import class_colors
 from convmae_seg.custom_data import DATA_OPTIONS, use_custom_data
+from convmae_seg.export import compare_class_maps, window_form
 from convmae_seg.label_map_check import check_datasets
 from convmae_seg.label_maps import IGNORED
 from convmae_seg.prediction_files import LabelMapWriter
@@ -29,6 +30,8 @@ def segmentation() -> Task:
         writer=LabelMapWriter,
         draw_sample=_draw,
         describe_samples=_describe,
+        onnx_form=window_form,
+        compare=compare_class_maps,
     )
 
 

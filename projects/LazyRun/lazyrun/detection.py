@@ -8,6 +8,8 @@ from lazyrun.config.custom_data import DATA_OPTIONS, use_custom_data
 from lazyrun.config.task import Task
 from lazyrun.data.coco_check import check_datasets
 from lazyrun.data.samples import Sample, count_objects
+from lazyrun.export.compare import compare_detectors
+from lazyrun.export.forms import detector_form
 from lazyrun.inference.predictor import Predictor
 from lazyrun.inference.writer import PredictionWriter
 from lazyrun.viz.instances import draw_instances
@@ -27,6 +29,8 @@ def detection() -> Task:
         writer=PredictionWriter,
         draw_sample=_draw,
         describe_samples=_describe,
+        onnx_form=detector_form,
+        compare=compare_detectors,
     )
 
 

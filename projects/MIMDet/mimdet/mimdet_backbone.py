@@ -3,10 +3,10 @@
 Fang et al., "Unleashing Vanilla Vision Transformer with Masked Image Modeling for Object Detection" (arXiv:2204.02964).
 """
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +153,9 @@ class MIMDetBackbone(Backbone):
         UserError: `img_size` is not a multiple of 16, or `sample_ratio` is out of range.
     """
 
+    export_settings: Mapping[str, float] = MappingProxyType({"sample_ratio": 1.0})
+    """What exported files use: all tokens, so that nothing is drawn."""
+
     def __init__(
         self,
         img_size: int = 800,
@@ -230,7 +233,7 @@ class MIMDetBackbone(Backbone):
 
     def _sample(self, images: ImageList, grid: tuple[int, int], noise: torch.Tensor | None) -> PatchMask:
         """Draws the tokens to encode, those in the padding last."""
-        B, device = len(images), images.tensor.device
+        B, device = images.tensor.shape[0], images.tensor.device
         L = grid[0] * grid[1]
         K = int(L * self.sample_ratio)
         if K < 1:
@@ -240,7 +243,10 @@ class MIMDetBackbone(Backbone):
         rows, columns = torch.arange(grid[0], device=device), torch.arange(grid[1], device=device)
         inside = torch.stack(
             [
-                ((rows < math.ceil(height / STRIDE))[:, None] & (columns < math.ceil(width / STRIDE))).flatten()
+                # Rounded up as an export can write it: whole numbers, and ONNX rounds quotients towards zero.
+                (
+                    (rows < (height + STRIDE - 1) // STRIDE)[:, None] & (columns < (width + STRIDE - 1) // STRIDE)
+                ).flatten()
                 for height, width in images.image_sizes
             ]
         )
@@ -248,6 +254,7 @@ class MIMDetBackbone(Backbone):
         return keep_first(noise.argsort(dim=1, stable=True), K)
 
 
+@cache
 def _evaluation_noise(length: int) -> torch.Tensor:
     return torch.rand(1, length, generator=torch.Generator().manual_seed(EVALUATION_SEED))
 

@@ -18,3 +18,8 @@ class ImageListRCNN(GeneralizedRCNN):
         """Normalises, pads and batches; the result has an ImageList where detectron2's has the tensor."""
         images = super().preprocess_image(batched_inputs)
         return ImageList(images, images.image_sizes)
+
+    @staticmethod
+    def backbone_input(tensor: torch.Tensor, image_size: tuple[int, int]) -> ImageList:
+        """What the backbone takes for padded images `(B, C, H, W)` that all have one true size."""
+        return ImageList(tensor, [image_size])

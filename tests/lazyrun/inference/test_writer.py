@@ -11,6 +11,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
 from lazyrun.inference.inputs import find_images
+from lazyrun.inference.journal import Journal
 from lazyrun.inference.predictor import Predictor
 from lazyrun.inference.writer import PredictionWriter, predict_images, predict_video
 from pretrain.common.errors import UserError
@@ -128,6 +129,51 @@ def test_inputs_are_never_replaced(tmp_path):
         predict_video(PredictionWriter(tmp_path, OneBox(), score_threshold=0, crops=False, masks=False), video)
 
 
+class Killed(OneBox):
+    """Is killed in its second batch."""
+
+    batches = 0
+
+    def __call__(self, images):
+        self.batches += 1
+        if self.batches == 2:
+            raise KeyboardInterrupt
+        return super().__call__(images)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_killed_job_goes_on_and_shares_give_the_files_of_one_run(tmp_path):
+    images = [picture(tmp_path / f"in/{i % 2}/{i}.png", size=(20 + i, 30)) for i in range(7)]
+    ids = {image: i for i, image in enumerate(images, start=1)}
+    options = dict(score_threshold=0.5, crops=True, masks=True)
+    write(tmp_path / "whole", images, crops=True, masks=True)
+    (tmp_path / "whole/.predictions-0.jsonl").unlink()
+
+    killed = PredictionWriter(tmp_path / "killed", Killed(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        predict_images(killed, images, ids)
+    journal = Journal(tmp_path / "killed", {}, resume=True)
+    assert journal.done() == {str(image) for image in images[:2]}
+    again = PredictionWriter(tmp_path / "killed", OneBox(), **options, journal=journal)
+    predict_images(again, images, ids, chosen=[image for image in images if str(image) not in journal.done()])
+    again.close()
+    journal.remove()
+    assert files_in(tmp_path / "killed") == files_in(tmp_path / "whole")
+
+    journals = [Journal(tmp_path / "shared", {}, rank=rank) for rank in range(2)]
+    for rank, journal in enumerate(journals):
+        writer = PredictionWriter(tmp_path / "shared", OneBox(), **options, journal=journal)
+        predict_images(writer, images, ids, chosen=images[rank::2])
+    first = PredictionWriter(tmp_path / "shared", OneBox(), **options, journal=journals[0])
+    journals[0].merge()
+    first.close()
+    journals[0].remove()
+    assert files_in(tmp_path / "shared") == files_in(tmp_path / "whole")
+
+
 def write_video(path: Path, frames: int) -> Path:
     encoder = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
     for i in range(frames):
@@ -141,7 +187,8 @@ def test_video(tmp_path, batch_size):
     video = write_video(tmp_path / "clip.avi", frames=5)
     writer = PredictionWriter(tmp_path / "out", OneBox(batch_size), score_threshold=0, crops=False, masks=False)
     predict_video(writer, video)
-    assert [r["image_id"] for r in writer.results] == [i["frame"] for i in writer.images] == list(range(5))
+    frames = [entry["frame"] for entry in writer.journal.entries()]
+    assert [r["image_id"] for r in writer.journal.found()] == frames == list(range(5))
     capture = cv2.VideoCapture(str(tmp_path / "out/overlays/clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and capture.get(cv2.CAP_PROP_FPS) == 10
     (tmp_path / "text.mp4").write_text("no video")

@@ -31,6 +31,8 @@ class Task:
         writer: class for predictions in files, as :class:`lazyrun.inference.writer.PredictionWriter`.
         draw_sample: picture RGB uint8 of a training sample, given the names of the classes.
         describe_samples: a short summary of some samples, such as "12 objects".
+        onnx_form: a predictor's model as one ONNX graph, as :func:`lazyrun.export.forms.detector_form`.
+        compare: a predictor and its exported file on images, as :func:`lazyrun.export.compare.compare_detectors`.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Task:
     writer: Callable[..., Any]
     draw_sample: Callable[[Sample, Sequence[str]], np.ndarray]
     describe_samples: Callable[[Sequence[Sample]], str]
+    onnx_form: Callable[..., Any]
+    compare: Callable[..., Any]
 
 
 def task_of(cfg: DictConfig) -> Task:

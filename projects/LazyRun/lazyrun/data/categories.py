@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from lazyrun.data.weight_names import local_weights
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 
@@ -50,7 +51,7 @@ def stored_categories(checkpoint: str) -> list[dict] | None:
         UserError: what stands in their place is none.
     """
     try:
-        content = load_checkpoint(checkpoint)
+        content = load_checkpoint(local_weights(checkpoint))
     except (FileNotFoundError, ValueError):
         return None  # a URL, or a file whose fault loading its weights will tell
     categories = content.get("categories") if isinstance(content, dict) else None

@@ -14,14 +14,36 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
-from lazyrun.engine.checkpoint import resumable_files
+from lazyrun.engine.checkpoint import WEIGHTS_ALONE, newest_intact, resumable_files
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
 
-__all__ = ["choose_output_dir", "set_up_logging", "write_config"]
+__all__ = ["choose_output_dir", "find_run", "set_up_logging", "write_config"]
 
 logger = logging.getLogger(__name__)
+
+
+def find_run(folder: str | os.PathLike) -> tuple[Path, Path]:
+    """The config of the run in a folder, and its best weights.
+
+    Those are `model_best.pth`, without one the averaged weights of the end, without these the last checkpoint.
+
+    Raises:
+        UserError: the folder holds no run, or nothing of its weights yet.
+    """
+    folder = Path(folder)
+    config = folder / "config.yaml"
+    if folder.suffix == ".onnx":
+        raise UserError(f"{folder} is an exported model: run it with python -m lazyrun.onnx_runner {folder} IMAGES.")
+    if not config.is_file():
+        raise UserError(f"{folder} holds no run: there is no {config}. Name the folder that train.output_dir named.")
+    named = (folder / name for name in WEIGHTS_ALONE)
+    weights = next((file for file in named if file.is_file()), None) or newest_intact(folder)
+    if weights is None:
+        raise UserError(f"{folder} holds no checkpoint yet; name weights, or train on with --resume.")
+    logger.info(f"Weights of {folder}: {weights.name}")
+    return config, weights
 
 
 def choose_output_dir(cfg: DictConfig, *, resume: bool, eval_only: bool) -> Path:

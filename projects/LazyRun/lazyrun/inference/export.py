@@ -1,4 +1,6 @@
-"""Exported models: backbone and pyramid as `torch.export` or ONNX files, whole detectors as TorchScript traces.
+"""Exported parts: backbone and pyramid as `torch.export` or ONNX files, and whole detectors as TorchScript traces.
+
+Whole models are written by :mod:`lazyrun.export`.
 
 Every file is compared with the model it was made from before it gets its name. Models are exported in evaluation mode
 and without gradients, where layers that recompute activations are plain operators.
@@ -17,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
+from pretrain.common.onnx_files import check_onnx_packages, onnx_program, onnx_session
 
 __all__ = ["PixelPyramid", "export_backbone", "export_detector", "size_divisor"]
 
@@ -24,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """Largest accepted deviation of an exported model, relative to the largest value of each output."""
-
-ONNX_LIMIT = 2**31
-"""Bytes that fit into one ONNX file."""
 
 
 class PixelPyramid(nn.Module):
@@ -152,24 +152,12 @@ def _read_pt2(path: Path) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
 
 
 def _write_onnx(program: ExportedProgram, path: Path, model: PixelPyramid) -> None:
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as e:
-        raise UserError(f"ONNX export needs more packages ({e}): pip install -e '.[export]'") from e
-    if sum(t.numel() * t.element_size() for t in model.state_dict().values()) >= ONNX_LIMIT:
-        raise UserError("The model is larger than the 2 GiB that one ONNX file can hold; export it as .pt2.")
-    onnx = torch.onnx.export(
-        program, dynamo=True, verbose=False, input_names=["images"], output_names=model.names, external_data=False
-    )
-    assert onnx is not None, "the exporter gives a program under dynamo=True"
-    onnx.save(path, external_data=False)
+    check_onnx_packages()
+    onnx_program(program, model, model.names).save(path, external_data=False)
 
 
 def _read_onnx(path: Path) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnx_session(path)
     return lambda images: [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
 
 

@@ -50,6 +50,7 @@ class Predictor:
         batch_size: images that go through the model at a time.
 
     Attributes:
+        cfg: the config, with the checkpoint's number of classes.
         model: the detector, in evaluation mode.
         categories: `{"id", "name"}` of each class, in the order of class indices; the id is the annotation file's.
 
@@ -81,6 +82,7 @@ class Predictor:
         if stored:
             set_class_count(cfg.model, len(stored))
         check_padding(cfg)
+        self.cfg = cfg
         try:
             mapper = cfg.dataloader.test.mapper
             self.format = mapper.image_format

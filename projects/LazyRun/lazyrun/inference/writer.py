@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from lazyrun.inference.journal import Journal, save_json_list
 from lazyrun.inference.predictor import Predictor, read_rgb
 from lazyrun.viz.instances import draw_annotations
 from lazyrun.viz.pictures import write_picture
@@ -35,15 +36,27 @@ class PredictionWriter:
         predictor: gives the classes.
         score_threshold: least score of what is drawn, cropped or masked; the results hold everything.
         crops, masks: write each object's part of the image, and its mask.
+        journal: keeps the results until the end; by default a new one in `output`.
     """
 
-    def __init__(self, output: Path, predictor: Predictor, *, score_threshold: float, crops: bool, masks: bool):
+    def __init__(
+        self,
+        output: Path,
+        predictor: Predictor,
+        *,
+        score_threshold: float,
+        crops: bool,
+        masks: bool,
+        journal: Journal | None = None,
+    ):
         self.output, self.score_threshold, self.crops, self.masks = output, score_threshold, crops, masks
         self.predictor = predictor
         self.names = _Names({c["id"]: c["name"] for c in predictor.categories})
-        self.results: list[dict] = []
-        self.images: list[dict] = []
         output.mkdir(parents=True, exist_ok=True)
+        self.journal = journal or Journal(output, {})
+
+    def expect(self, names: Sequence[Path]) -> None:
+        """Is told the names of all images before the first, those of other processes and earlier attempts as well."""
 
     def add(self, image: np.ndarray, prediction: Instances, entry: dict, name: Path) -> np.ndarray:
         """Notes one image's results, writes its crops and masks, and returns its overlay.
@@ -55,6 +68,7 @@ class PredictionWriter:
             name: relative path that its files are named after.
         """
         results = self.predictor.to_coco(prediction, entry["id"])
+        self.journal.add({**entry, "width": image.shape[1], "height": image.shape[0]}, results)
         shown = [r for r in results if r["score"] >= self.score_threshold]
         for number, result in enumerate(shown):
             label = _short(re.sub(r"[^\w-]+", "_", self.names[result["category_id"]]))
@@ -74,13 +88,13 @@ class PredictionWriter:
 
     def close(self) -> None:
         """Writes `predictions.json` (COCO results) and `images.json` (which image has which id, and the classes)."""
-        content = {"images": self.images, "categories": self.predictor.categories}
-        for file, data in (("predictions.json", self.results), ("images.json", content)):
-            save_json(data, self.output / file)
+        save_json_list(self.journal.found(), self.output / "predictions.json")
+        content = {"images": list(self.journal.entries()), "categories": self.predictor.categories}
+        save_json(content, self.output / "images.json")
 
     def summary(self) -> str:
         """What was written, in a few words."""
-        return f"{len(self.images)} images, {len(self.results)} objects"
+        return f"{self.journal.images} images, {self.journal.results} objects"
 
 
 def _short(label: str) -> str:
@@ -96,13 +110,16 @@ class _Names(dict):
         return self[category_id]
 
 
-def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[Path, int]) -> list[Path]:
+def predict_images(
+    writer: PredictionWriter, images: Sequence[Path], ids: dict[Path, int], *, chosen: Sequence[Path] | None = None
+) -> list[Path]:
     """Predicts images in batches with a progress bar and writes an overlay for each.
 
     Args:
         writer: takes the results; its predictor predicts.
-        images: files.
+        images: files, by which overlays are named.
         ids: image id of each file.
+        chosen: those of them to predict; by default all.
 
     Returns:
         files that could not be read, or are too large for the memory; they are named in the log and left out.
@@ -111,6 +128,8 @@ def predict_images(writer: PredictionWriter, images: Sequence[Path], ids: dict[P
         UserError: an overlay would take the place of an input.
     """
     overlays = _output_names(images, writer.output / "overlays")
+    writer.expect([overlay.relative_to(writer.output / "overlays") for overlay in overlays.values()])
+    images = images if chosen is None else chosen
     predictor, unreadable, batch = writer.predictor, [], []
     with tqdm(images, desc="predicting", unit="image", dynamic_ncols=True) as progress:
         for path in progress:

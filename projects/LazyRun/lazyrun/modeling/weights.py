@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lazyrun.data.weight_names import local_weights
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 
@@ -59,7 +60,8 @@ def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "tr
 
     Args:
         model: possibly wrapped for distributed training.
-        path: a file, or a URL that detectron2 understands; empty leaves the model as it is.
+        path: a file, the name or address of one (:func:`lazyrun.data.weight_names.local_weights`), or a URL that
+            detectron2 understands; empty leaves the model as it is.
         strict: every weight of the model must be in the file, as an evaluation needs. Without it heads of another
             number of classes may differ, as fine-tuning needs; each weight left as initialised is logged.
         source: where the path comes from, in front of messages.
@@ -72,6 +74,7 @@ def load_weights(model: nn.Module, path: str, *, strict: bool, source: str = "tr
         return
     model = model.module if isinstance(model, DistributedDataParallel) else model
     try:
+        path = local_weights(path)
         if _is_remote(path):
             _load_detector(model, path, strict)
             return

@@ -1,0 +1,130 @@
+"""Files that are named by an address: fetched once, kept in a cache, whole or not at all."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from pretrain.common.errors import UserError
+
+__all__ = ["SCHEMES", "cached_path", "fetch", "is_remote"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMES = ("https", "http", "hf", "gdrive")
+PICKLES = (".pkl", ".pyth", ".pickle")
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is an address that :func:`fetch` knows: `https://…`, `hf://owner/repository/file`, `gdrive://id`."""
+    return urlparse(name).scheme in SCHEMES and "://" in name
+
+
+def cached_path(address: str) -> Path:
+    """Where the file of an address is kept: below `$FVCORE_CACHE`, by default `~/.torch/iopath_cache`."""
+    parts = urlparse(address)
+    folder = Path(os.path.expanduser(os.getenv("FVCORE_CACHE", "~/.torch/iopath_cache"))) / "weights"
+    name = Path(unquote(parts.path)).name or parts.netloc
+    suffix = Path(name).suffix or ".pth"
+    token = hashlib.sha256(address.encode()).hexdigest()[:12]  # other hosts and queries may have files of this name
+    return folder / f"{Path(name).stem}-{token}{suffix}"
+
+
+def fetch(address: str) -> Path:
+    """The file of an address, from the cache or from where it is; processes wait for each other.
+
+    A fetched file takes its name once it is complete. `hf://` and `gdrive://` go on with what was broken off.
+
+    Args:
+        address: `https://host/file`, `hf://owner/repository/path/file` (`hf://…@revision`), or `gdrive://id` of Google
+            Drive, for which gdown is needed.
+
+    Raises:
+        UserError: it is the address of a pickle or of nothing, a package is missing, or it cannot be reached; the
+            message tells the address and where a file that came another way must be put.
+    """
+    from iopath.common.file_io import file_lock
+
+    path = cached_path(address)
+    if path.suffix in PICKLES:
+        raise UserError(f"{address} is a pickle, which can run any code when it is opened, so it is not fetched.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        return path
+    with file_lock(str(path)):
+        if not path.is_file():
+            logger.info(f"Fetching {address} …")
+            try:
+                _FETCHERS[urlparse(address).scheme](address, path)
+            except UserError:
+                raise
+            except Exception as e:  # each library raises its own types where it finds no network, no host, no file
+                raise _unreachable(address, path, e) from e
+    return path
+
+
+def _unreachable(address: str, path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(
+        f"{page_of(address)} could not be fetched ({reason}); fetch it another way and put it at {path}, or name your "
+        "own copy of the file."
+    )
+
+
+def page_of(address: str) -> str:
+    """The address as a browser takes it."""
+    parts = urlparse(address)
+    if parts.scheme == "gdrive":
+        return f"https://drive.google.com/file/d/{parts.netloc}/view"
+    if parts.scheme == "hf":
+        owner, repository, file, revision = _hub_parts(address)
+        return f"https://huggingface.co/{owner}/{repository}/resolve/{revision or 'main'}/{file}"
+    return address
+
+
+def _fetch_url(address: str, path: Path) -> None:
+    from iopath.common.download import download
+
+    download(address, str(path.parent), filename=path.name, progress=logger.isEnabledFor(logging.INFO))
+
+
+def _fetch_from_hub(address: str, path: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    owner, repository, file, revision = _hub_parts(address)
+    found = hf_hub_download(f"{owner}/{repository}", file, revision=revision)
+    _link(Path(found), path)
+
+
+def _hub_parts(address: str) -> tuple[str, str, str, str | None]:
+    name, _, revision = address.removeprefix("hf://").partition("@")
+    parts = name.split("/", 2)
+    if len(parts) < 3 or not all(parts):
+        raise UserError(f"{address} must be hf://owner/repository/file, with @revision behind it if you want one.")
+    return parts[0], parts[1], parts[2], revision or None
+
+
+def _fetch_from_drive(address: str, path: Path) -> None:
+    try:
+        import gdown
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f"Fetching from Google Drive needs gdown: pip install -e '.[download]'; or fetch {page_of(address)} in a "
+            f"browser and put it at {path}, or name your own copy of the file."
+        ) from e
+    temporary = path.with_name(f".{path.name}.part")
+    if not gdown.download(id=urlparse(address).netloc, output=str(temporary), quiet=True, resume=True):
+        raise OSError("Google Drive gave no file")
+    temporary.replace(path)
+
+
+def _link(found: Path, path: Path) -> None:
+    """Gives a file of another cache its name in this one, without a second copy where the file system can."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(found.resolve())
+    temporary.replace(path)
+
+
+_FETCHERS = {"https": _fetch_url, "http": _fetch_url, "hf": _fetch_from_hub, "gdrive": _fetch_from_drive}

@@ -1,0 +1,29 @@
+"""Exported classifiers give the probabilities of the eager ones, for images of any size."""
+
+import pytest
+import torch
+from tiny_models import pictures
+
+from convmae_det.classifier_export import compare_classifier, export_classifier
+from pretrain.common.errors import UserError
+from pretrain.models import build_model
+
+
+def test_same_probabilities(tmp_path):
+    pytest.importorskip("onnxscript")
+    args = {"model": "convvit_tiny_patch16", "input_size": [64, 64], "patch_size": [4, 2, 2], "in_chans": 3}
+    args |= {"global_pool": True, "drop_path": 0.1}
+    torch.manual_seed(0)
+    model = build_model("convvit_tiny_patch16", img_size=64, num_classes=3)
+    for parameter in model.parameters():
+        parameter.data *= 4
+    weights = tmp_path / "classifier.pth"
+    torch.save({"model": model.state_dict(), "args": args, "classes": ["a", "b", "c"]}, weights)
+    metadata = export_classifier(str(weights), tmp_path / "classifier.onnx")
+    assert [c["name"] for c in metadata.categories] == ["a", "b", "c"] and metadata.resizing[0]["short_edge"] == 73
+    count, worst = compare_classifier(str(weights), tmp_path / "classifier.onnx", pictures())
+    assert count == 3 and worst < 1e-4
+
+    torch.save({"model": model.state_dict()}, tmp_path / "bare.pth")
+    with pytest.raises(UserError, match="does not tell its model and classes"):
+        export_classifier(str(tmp_path / "bare.pth"), tmp_path / "other.onnx")

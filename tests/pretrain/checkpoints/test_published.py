@@ -1,0 +1,168 @@
+"""Weights by name and address: fetched once and whole, checked, and told in one sentence if they cannot be had."""
+
+import hashlib
+import sys
+import threading
+import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.checkpoints import published
+from pretrain.checkpoints.kinds import KINDS
+from pretrain.checkpoints.published import PUBLISHED, local_weights
+from pretrain.common.errors import UserError
+from pretrain.common.remote_files import cached_path, page_of
+from pretrain.models import build_model
+
+ANSWERS: dict[str, tuple[int, int, bytes]] = {}
+"""By path: status, stated length, what is sent."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, length, body = ANSWERS.get(self.path, (404, 0, b""))
+        self.server.asked.append(self.path)
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server on this machine, its address, and an empty cache."""
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        server.address = f"http://127.0.0.1:{server.server_port}"
+        yield server
+        server.shutdown()
+        thread.join()
+    ANSWERS.clear()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("weights") / "a.pth"
+    model = build_model("convvit_base_patch16", img_size=32, embed_dim=(8, 16, 24), depth=(1, 1, 1), num_heads=2)
+    torch.save({"model": model.state_dict()}, path)
+    return path.read_bytes()
+
+
+def serve(path: str, body: bytes, status: int = 200, length: int | None = None) -> None:
+    ANSWERS[path] = (status, len(body) if length is None else length, body)
+
+
+def kept(tmp_path) -> list[str]:
+    return [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file() and not p.name.endswith(".lock")]
+
+
+def test_an_address_is_fetched_once(server, classifier, tmp_path):
+    serve("/a/weights.pth", classifier)
+    address = f"{server.address}/a/weights.pth"
+    path = local_weights(address)
+    assert path == str(cached_path(address)) and Path(path).read_bytes() == classifier
+    assert local_weights(address) == path and server.asked == ["/a/weights.pth"]
+    assert kept(tmp_path) == [path.rsplit("/")[-1]]
+    serve("/b/weights.pth", classifier[::-1])
+    assert cached_path(f"{server.address}/b/weights.pth") != cached_path(address)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"status": 404}, "could not be fetched .*404.*; fetch it another way and put it at .*weights-"),
+        ({"length": 10**6}, "could not be fetched .*got only"),
+        ({"body": b"<html>Sign in</html>"}, "is not kept: it cannot be read safely"),
+        ({"body": b""}, "could not be fetched .*empty file"),
+    ],
+    ids=["missing", "truncated", "web page", "empty"],
+)
+def test_wrong_answers(server, classifier, tmp_path, answer, message):
+    serve("/weights.pth", **{"body": classifier, **answer})
+    with pytest.raises(UserError, match=message):
+        local_weights(f"{server.address}/weights.pth")
+    assert kept(tmp_path) == []
+
+
+def test_no_network(server):
+    address = "http://127.0.0.1:9/weights.pth"  # nobody listens there
+    with pytest.raises(UserError, match="could not be fetched") as error:
+        local_weights(address)
+    assert address in str(error.value) and str(cached_path(address)) in str(error.value)
+
+
+def test_pickles_are_not_even_fetched(server):
+    with pytest.raises(UserError, match="is a pickle"):
+        local_weights(f"{server.address}/weights.pkl")
+    assert server.asked == []
+
+
+def test_published_files_are_checked(server, classifier, monkeypatch):
+    serve("/weights.pth", classifier)
+    facts = {"address": f"{server.address}/weights.pth", "licence": "MIT", "page": "https://example.org"}
+    digest = hashlib.md5(classifier).hexdigest()
+    for kind, prefix, message in (
+        ("MAE ViT pretraining", "", "should be a file of the kind 'MAE ViT pretraining', this one is 'ConvViT class"),
+        ("ConvViT classifier", "000000", "should have an MD5 that begins with 000000"),
+        ("ConvViT classifier", digest[:6], None),
+    ):
+        monkeypatch.setattr(published, "PUBLISHED", {"mine": {**facts, "kind": kind, "md5_prefix": prefix}})
+        if message:
+            with pytest.raises(UserError, match=message):
+                local_weights("mine")
+        else:
+            assert Path(local_weights("mine")).read_bytes() == classifier
+
+
+def test_names(tmp_path, monkeypatch):
+    kinds = {kind.name for kind in KINDS}
+    for name, facts in PUBLISHED.items():
+        assert facts["kind"] in kinds and facts["page"].startswith("https://github.com/") and facts["licence"], name
+        assert page_of(facts["address"]).startswith("https://")
+    assert PUBLISHED["convmae_base"]["kind"] == "ConvMAE or FastConvMAE pretraining"
+    with pytest.raises(UserError, match=r"'convmae_bse' is neither a file nor .* did you mean convmae_base"):
+        local_weights("convmae_bse")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "convmae_base").touch()  # a file of the user's comes first
+    for name in ("convmae_base", "", "folder/none.pth", "detectron2://a/b.pkl"):
+        assert local_weights(name) == name
+
+
+def test_google_drive_and_the_hub(server, classifier, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(UserError, match=r"pip install -e .*; or fetch https://drive.google.com/file/d/abc/view"):
+        local_weights("gdrive://abc")
+    asked = []
+
+    def download(id, output, quiet, resume):
+        asked.append(id)
+        Path(output).write_bytes(classifier)
+        return output
+
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=download))
+    assert Path(local_weights("gdrive://abc")).read_bytes() == classifier and asked == ["abc"]
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=lambda **_: None))
+    with pytest.raises(UserError, match="Google Drive gave no file"):
+        local_weights("gdrive://other")
+
+    blob = tmp_path / "blob"
+    blob.write_bytes(classifier)
+
+    def hf_hub_download(repository, file, revision):
+        asked.append((repository, file, revision))
+        return str(blob)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    assert Path(local_weights("hf://me/mine/a/b.pth@v1")).read_bytes() == classifier
+    assert asked[-1] == ("me/mine", "a/b.pth", "v1")
+    with pytest.raises(UserError, match="must be hf://owner/repository/file"):
+        local_weights("hf://me/mine")
