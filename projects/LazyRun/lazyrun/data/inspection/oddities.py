@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from PIL import Image
 
 from lazyrun.data.coco.findings import Findings
-from lazyrun.data.images import IMAGE_SUFFIXES
 from lazyrun.data.inspection.facts import ImageFacts
+from pretrain.common.images import IMAGE_SUFFIXES
 
 __all__ = ["odd_images", "same_images", "unnamed_images"]
 
