@@ -132,9 +132,10 @@ def test_ids_for_predictions(tmp_path, voc, caplog):
         image_ids([voc / "b.png"], truth)
     with pytest.raises(UserError, match="does not exist"):
         read_listed(tmp_path / "gone")
-    (tmp_path / "test.json").write_text('{"images": [{"id": 1}]}')
-    with pytest.raises(UserError, match="is not a COCO annotation file"):
-        read_listed(tmp_path / "test.json")
+    for images in ([{"id": 1}], [{"id": [1], "file_name": "a.jpg"}], 5):
+        (tmp_path / "test.json").write_text(json.dumps({"images": images}))
+        with pytest.raises(UserError, match="is not a COCO annotation file"):
+            read_listed(tmp_path / "test.json")
 
 
 def detection(image: object, category: int) -> dict:

@@ -123,6 +123,12 @@ def _check_references(path: Path, images: list[dict], annotations: list[dict], c
 
 
 def check_entries(path: Path, name: str, entries: list[dict], keys: Sequence[str]) -> None:
+    """Raises UserError unless all entries of a file's list have these keys, and boxes of four numbers if any.
+
+    Args:
+        path: the file, for messages.
+        name: of the list, for messages.
+    """
     for entry in entries:
         lacking = [key for key in keys if entry.get(key) is None]
         if lacking:
@@ -188,8 +194,9 @@ def read_listed(path: Path) -> Truth:
     try:
         images = [{"id": entry["id"], "file_name": str(entry["file_name"])} for entry in content["images"]]
         categories = [{"id": c["id"], "name": c["name"]} for c in content.get("categories", ())]
+        {image["id"]: image for image in images}, {c["name"]: c for c in categories}  # neither is a list
     except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} is not a COCO annotation file.") from e
+        raise UserError(f"{path} is not a COCO annotation file: its images or categories lack ids or names.") from e
     return Truth(path, {"images": images, "categories": categories}, path.parent)
 
 
