@@ -1,4 +1,4 @@
-"""VideoConvMAE computed densely, with masks multiplied in: the second opinion of the tests, the benchmark's baseline."""
+"""VideoConvMAE computed densely, masks multiplied in: a second opinion for the tests, the benchmark's baseline."""
 
 import torch
 import torch.nn.functional as F

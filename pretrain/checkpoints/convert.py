@@ -22,7 +22,7 @@ from torch import nn
 
 from pretrain.checkpoints.checks import check_names, check_shapes
 from pretrain.checkpoints.grids import grid_text, square_grid
-from pretrain.checkpoints.kinds import NET_PREFIX, Part
+from pretrain.checkpoints.kinds import NET_PREFIX, VIDEO, Part
 from pretrain.checkpoints.layouts import SEGMENTATION, layout_of
 from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.report import ConversionReport
@@ -86,6 +86,7 @@ DROPPED: dict[Target, dict[Part, str]] = {
 _DECODER_NAMES = ("mask_token", *(f"decoder_{name}" for name in ("embed", "pos_embed", "blocks", "norm", "pred")))
 _PRETRAINING_NAMES = {
     "ConvViT": ("norm", "stage1_output_decode", "stage2_output_decode", *_DECODER_NAMES),
+    VIDEO: ("norm", *_DECODER_NAMES),
     "ViT": ("cls_token", "norm", *_DECODER_NAMES),
 }
 _FC_NORM = "LayerNorm as finetuning begins it, ones and zeros"
@@ -105,6 +106,8 @@ def convert(
     pooling, it is a new LayerNorm on the mean token. `head` is left to be initialised for the classes at hand.
 
     To pretraining, everything a pretraining file has is kept, and the trunk alone of other files.
+
+    Video files become video models; :func:`pretrain.checkpoints.inflation.inflate` makes them from image files.
 
     Args:
         checkpoint: what :func:`recognise` returns.
@@ -188,6 +191,11 @@ def _check_possible(checkpoint: Checkpoint, target: Target, shapes: Mapping[str,
             f"{checkpoint.source} is a detectron2 checkpoint without {NET_PREFIX[:-1]}; only detectors with a ConvViT "
             f"or ViT under that name can be converted to {target.value}."
         )
+    if family == VIDEO and target in (Target.DETECTION, Target.SEGMENTATION):
+        raise UserError(
+            f"{checkpoint.source} is a {checkpoint.kind.name}, a model of clips, and there are no models for "
+            f"{target.value} in clips; convert it to classifier or pretrain."
+        )
     if family == "ViT" and target in (Target.CLASSIFIER, Target.SEGMENTATION):
         models = "classifiers" if target is Target.CLASSIFIER else "segmentation models"
         raise UserError(f"{checkpoint.source} holds a plain ViT; there are {models} for ConvViT only.")
@@ -268,6 +276,9 @@ def _note_grid(checkpoint: Checkpoint, report: ConversionReport) -> None:
     """Notes a grid that is no square, which the positions keep: no later reader could tell it from their number."""
     name = next(name for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
     try:
+        if checkpoint.kind.is_video:
+            report.grid = grid_text(checkpoint.clip_grid(checkpoint.tensors[name]))
+            return
         grid, _ = checkpoint.grid(checkpoint.tensors[name])
     except UserError:  # unknown here, and to be refused where it is needed
         return

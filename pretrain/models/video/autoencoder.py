@@ -37,7 +37,8 @@ class VideoConvMAE(VideoTrunk):
     patch over the `tubelet_size` frames of a slot.
 
     Args:
-        img_size, num_frames, tubelet_size, conv_frames, in_chans: as in :class:`~pretrain.models.video.trunk.VideoTrunk`.
+        img_size, num_frames, tubelet_size, conv_frames, in_chans: as in
+            :class:`~pretrain.models.video.trunk.VideoTrunk`.
         patch_size: downsampling of each stage; the product is the total stride, which is the size of a masked patch.
         embed_dim, depth, mlp_ratio: of each of the three stages.
         num_heads: attention heads of stage 3.
@@ -94,22 +95,19 @@ class VideoConvMAE(VideoTrunk):
         self.pos_embed = nn.Parameter(sincos_clip_pos_embed(dim3, self.clip_grid), requires_grad=False)
         self.norm = nn.LayerNorm(dim3, eps=1e-6)
 
-        self.decoder_embed = nn.Linear(dim3, decoder_embed_dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        decoder_pos_embed = sincos_clip_pos_embed(decoder_embed_dim, self.clip_grid)
-        self.decoder_pos_embed = nn.Parameter(decoder_pos_embed, requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(
-            Block(
-                decoder_embed_dim,
-                Attention(decoder_embed_dim, decoder_num_heads),
-                per_stage("mlp_ratio", mlp_ratio)[0],
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            )
-            for _ in range(decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(decoder_embed_dim, eps=1e-6)
-        self.decoder_pred = nn.Linear(decoder_embed_dim, tubelet_size * self.stride**2 * in_chans)
+        self._add_decoder(decoder_embed_dim, decoder_depth, decoder_num_heads, per_stage("mlp_ratio", mlp_ratio)[0])
         self._init_weights()
+
+    def _add_decoder(self, dim: int, depth: int, num_heads: int, mlp_ratio: float) -> None:
+        self.decoder_embed = nn.Linear(self.embed_dim[2], dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.decoder_pos_embed = nn.Parameter(sincos_clip_pos_embed(dim, self.clip_grid), requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(
+            Block(dim, Attention(dim, num_heads), mlp_ratio, norm_layer=partial(nn.LayerNorm, eps=1e-6))
+            for _ in range(depth)
+        )
+        self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.decoder_pred = nn.Linear(dim, self.tubelet_size * self.stride**2 * self.in_chans)
 
     def _init_weights(self) -> None:
         for module in self.modules():
@@ -251,7 +249,7 @@ class VideoConvMAE(VideoTrunk):
         return self.forward_blocks(stage, x, VisibleTubeConv(ids_keep, self.grid_size, side, self.slots))
 
     def _decode(self, latent: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
-        """Latent `(B, T * K, embed_dim[2])` to decoder tokens `(B, T * L, decoder_embed_dim)`, before `decoder_norm`."""
+        """Latent `(B, T * K, embed_dim[2])` to decoder tokens `(B, T * L, decoder_embed_dim)`."""
         x = self._slots_first(self.decoder_embed(latent))
         mask_tokens = self.mask_token.to(x.dtype).expand(x.shape[0], ids_restore.shape[1] - x.shape[1], -1)
         x = take_patches(torch.cat([x, mask_tokens], dim=1), self._in_all_slots(ids_restore))

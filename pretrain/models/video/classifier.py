@@ -19,8 +19,9 @@ class VideoConvViT(VideoTrunk):
     """`head(fc_norm(mean over the tokens of all time slots))`, with the parameter names of the image classifier.
 
     Args:
-        img_size, num_frames, tubelet_size, conv_frames, in_chans: as in :class:`~pretrain.models.video.trunk.VideoTrunk`.
-            Other sizes and numbers of frames can be passed to `forward`: positions are then resized on the fly.
+        img_size, num_frames, tubelet_size, conv_frames, in_chans: as in
+            :class:`~pretrain.models.video.trunk.VideoTrunk`. Other sizes and numbers of frames can be passed to
+            `forward`: positions are then resized on the fly.
         patch_size: downsampling of each stage; the product is the total stride.
         num_classes: of the head; 0 for none.
         embed_dim, depth, mlp_ratio: of each of the three stages.
@@ -35,6 +36,7 @@ class VideoConvViT(VideoTrunk):
     """
 
     head: nn.Module
+    global_pool = "avg"
 
     def __init__(
         self,

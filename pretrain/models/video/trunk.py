@@ -21,7 +21,7 @@ __all__ = ["CubeEmbed", "FramewiseConv", "SpaceTimeConv", "VideoTrunk"]
 
 
 class CubeEmbed(nn.Module):
-    """Non-overlapping cubes of pixels, LayerNorm (eps 1e-5) over channels, GELU: the image's embedding with a 5-D weight.
+    """Non-overlapping cubes of pixels, LayerNorm (eps 1e-5) over channels, GELU: the image's, with a 5-D weight.
 
     `(B, C_in, F, H, W)` to `(B, F / tubelet_size, H / patch_size, W / patch_size, embed_dim)`.
     """
