@@ -23,7 +23,7 @@ class CachedFeatures(EpochDataset):
     """
 
     def __init__(self, images: LabelledImages):
-        self.images, self.seed = images, images.seed
+        self.images, self.seed, self.noun = images, images.seed, images.noun
         self.readable = torch.empty(0, dtype=torch.int64)
         self.features: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
@@ -70,7 +70,7 @@ def extract_features(
     check_enough_images(images, world)
     model.eval()
     features, labels = [], []
-    for image, label, _ in eval_loader(images, batch_size, num_workers, world):
+    for image, label, *_ in eval_loader(images, batch_size, num_workers, world):
         with autocast():
             features.append(pooled_features(model, image.to(device, non_blocking=True)).float())
         labels.append(label.to(device))
