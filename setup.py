@@ -40,7 +40,7 @@ DETECTION = [
     "setuptools<81",  # detectron2's model zoo imports pkg_resources
 ]
 
-VIDEO = ["av>=14"]  # PyAV, whose wheels bring FFmpeg along
+VIDEO = ["av>=18"]  # PyAV, whose wheels bring FFmpeg along
 
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6.2"]
 

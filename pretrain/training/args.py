@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pretrain.common.commands import add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import MODELS
+from pretrain.models import MODELS, VIDEO_MODELS
+from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
 
 __all__ = [
     "PROBE_DEFAULTS",
@@ -34,7 +35,7 @@ PROBE_DEFAULTS = dict(probe_k=20, probe_label_fraction=1.0, probe_train_split="t
 
 FOLDER = (
     "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
-    "tar shards"
+    "tar shards; for video models a folder of videos, or a list of them"
 )
 
 DESCRIPTION = """\
@@ -57,8 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
     model, data, optimization, run = (
         parser.add_argument_group(title) for title in ("model", "data", "optimization", "run")
     )
-    add_model_arguments(model, MODELS)
+    add_model_arguments(model, [*MODELS, *VIDEO_MODELS])
     add_pretraining_arguments(model)
+    video = parser.add_argument_group("video models")
+    add_clip_arguments(video)
+    video.add_argument(
+        "--multi_scale",
+        action=argparse.BooleanOptionalAction,
+        help="add stages 1 and 2 to what the decoder sees [on]",
+    )
     add_data_arguments(data)
     add_optimizer_arguments(optimization)
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
@@ -85,7 +93,9 @@ def add_model_arguments(group: Group, models: Iterable[str]) -> None:
 
 
 def add_pretraining_arguments(group: Group) -> None:
-    group.add_argument("--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75]")
+    group.add_argument(
+        "--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75; video: 0.9]"
+    )
     group.add_argument(
         "--norm_pix_loss",
         action=argparse.BooleanOptionalAction,
@@ -173,9 +183,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: an unknown model, or a value out of range.
     """
-    args = build_parser().parse_args(argv)
-    check_model_arguments(args, MODELS)
-    for name, value in RECIPES[args.model.partition("_")[0]].items():
+    args = parse_with_recipe(build_parser(), argv, PRETRAIN_CLIPS)
+    check_model_arguments(args, MODELS | VIDEO_MODELS)
+    for name, value in RECIPES.get(args.model.partition("_")[0], {}).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.picture_epochs is None:

@@ -25,6 +25,7 @@ from pretrain.models.autoencoder import DECODER_PREFIXES
 from pretrain.models.video.autoencoder import VideoConvMAE
 
 __all__ = [
+    "CLIP_OPTIONS",
     "Checkpoints",
     "check_continuation",
     "check_finite",
@@ -40,8 +41,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FIXED = ("pos_embed", "decoder_pos_embed")
-CLIP_OPTIONS = ("num_frames", "tubelet_size", "conv_frames", "multi_scale", "positions")
-"""Options of video models that a resumed run must share."""
+CLIP_OPTIONS = ("num_frames", "tubelet_size", "conv_frames", "multi_scale")
+"""Options that a video model is built with."""
 
 
 def get_rng_state(device: torch.device) -> dict:
@@ -135,7 +136,7 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."
         )
-    for name in ("model", "input_size", "in_chans", "patch_size", "global_pool", *CLIP_OPTIONS):
+    for name in ("model", "input_size", "in_chans", "patch_size", "global_pool", *CLIP_OPTIONS, "positions"):
         then, now = state["args"].get(name), getattr(args, name, None)
         if name in state["args"] and then != now:
             raise UserError(
