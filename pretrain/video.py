@@ -33,9 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, default=5, help="classes to name [5]")
     features = commands.add_parser("features", help="the features of videos, as a file")
     features.add_argument("videos", help="a folder of videos, a list of them, or one video")
-    features.add_argument(
-        "output", type=Path, help="file to write: .npy, with a list of names beside it, or .safetensors"
-    )
+    features.add_argument("output", type=Path, help=".npy, with a list of names beside it, or .safetensors")
     features.add_argument("--num_workers", type=int, default=8, help="processes that read videos [8]")
     features.add_argument("--video_root", default="", help="folder that paths in a list are relative to [the list's]")
     for command in (predict, features):

@@ -62,8 +62,15 @@ class VideoUser:
 
     @torch.no_grad()
     def probabilities(self, video: str) -> list[tuple[str, float]]:
-        """Classes of a video file or folder of frames, the most probable first."""
-        clips = LabelledClips(open_videos(video), self.views, 0, self.model.in_chans, replace=False)
+        """Classes of a video file or folder of frames, the most probable first.
+
+        Raises:
+            FileNotFoundError, UserError: there is no such video, it cannot be read, or there are several.
+        """
+        reader = open_videos(video, "")
+        if len(reader) > 1:
+            raise UserError(f"{video} holds {len(reader)} videos; give one of them.")
+        clips = LabelledClips(reader, self.views, 0, self.model.in_chans, replace=False)
         view = clips[0, 0].image.unsqueeze(0).to(self.device)
         scores = ViewAverage(self.model)(view).softmax(-1)[0]
         order = scores.argsort(descending=True).tolist()
@@ -80,10 +87,7 @@ class VideoUser:
         clips = LabelledClips(reader, self.views, 0, self.model.in_chans, replace=False)
         features = np.concatenate(list(self._batches(clips, num_workers)))
         base = Path(data_path) if Path(data_path).is_dir() else None
-        names = [
-            str(path.relative_to(base)) if base and path.is_relative_to(base) else str(path) for path in reader.paths
-        ]
-        return features, names
+        return features, [str(path.relative_to(base) if base else path) for path in reader.paths]
 
     def _batches(self, clips: LabelledClips, num_workers: int) -> Iterator[np.ndarray]:
         for batch in eval_loader(clips, 1, num_workers, World()):
