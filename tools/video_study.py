@@ -4,8 +4,8 @@
     python tools/video_study.py output/video_study
 
 For each seed: VideoConvMAE pretraining on all training videos without labels, then fine-tuning from it and from random
-weights with a few labelled scenes, nearest neighbours from both, and fine-tuning on clips in which one frame is repeated.
-Stopped, it goes on where it was. Writes results.json and table.md.
+weights with a part of the labels, nearest neighbours from both, and fine-tuning on clips that repeat one frame. A
+stopped study goes on where it was. Writes results.json and table.md.
 """
 
 import argparse

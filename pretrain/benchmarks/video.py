@@ -66,7 +66,8 @@ def benchmark_video(
     times = interleaved_times({name: partial(step, m) for name, m in modules.items()}, on, rounds, warmup=0)
     title = (
         f"{name}, batch {batch_size}, {num_frames} frames of {input_size} pixels, kernels {conv_frames}x5x5, "
-        f"mask ratio {DEFAULT_MASK_RATIO}, amp {amp}, {hardware(on)}, torch {torch.__version__}, median of {rounds} rounds"
+        f"mask ratio {DEFAULT_MASK_RATIO}, amp {amp}, {hardware(on)}, torch {torch.__version__}, "
+        f"median of {rounds} rounds"
     )
     rows = ["| | s/step | clips/s | saved activations, MB/clip | peak memory, GB |", "|---|---|---|---|---|"]
     for label, seconds in times.items():
