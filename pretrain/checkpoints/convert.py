@@ -192,10 +192,7 @@ def _check_possible(checkpoint: Checkpoint, target: Target, shapes: Mapping[str,
             f"or ViT under that name can be converted to {target.value}."
         )
     if family == VIDEO and target in (Target.DETECTION, Target.SEGMENTATION):
-        raise UserError(
-            f"{checkpoint.source} is a {checkpoint.kind.name}, a model of clips, and there are no models for "
-            f"{target.value} in clips; convert it to classifier or pretrain."
-        )
+        raise UserError(f"{checkpoint.source} is a {checkpoint.kind.name}, and there is no {target.value} in clips.")
     if family == "ViT" and target in (Target.CLASSIFIER, Target.SEGMENTATION):
         models = "classifiers" if target is Target.CLASSIFIER else "segmentation models"
         raise UserError(f"{checkpoint.source} holds a plain ViT; there are {models} for ConvViT only.")

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pretrain.data.video.datasets import ClipNotes, LabelledClip, LabelledClips
 from pretrain.evaluation.accuracy import accuracy_line
 from pretrain.evaluation.classifiers import describe, held_out_images
 
-__all__ = ["ClassificationLoss", "Results", "Splits", "clip_notes", "labelled_inputs", "open_splits"]
+__all__ = ["ClassificationLoss", "Results", "Splits", "clip_notes", "noting_inputs", "open_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,23 @@ def labelled_inputs(batch: LabelledSample | LabelledClip, device: torch.device) 
     return batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
 
 
-def clip_notes(images: LabelledSamples, world: World) -> ClipNotes | None:
-    """What takes note of peculiar videos, if the samples are clips."""
-    return ClipNotes(images, world) if isinstance(images, LabelledClips) else None
+def clip_notes(images: LabelledSamples, world: World) -> list[ClipNotes]:
+    """What takes note of peculiar videos, if the samples are clips; else nothing."""
+    return [ClipNotes(images, world)] if isinstance(images, LabelledClips) else []
+
+
+def noting_inputs(
+    notes: Sequence[ClipNotes], device: torch.device
+) -> Callable[[LabelledSample | LabelledClip], tuple[torch.Tensor, torch.Tensor]]:
+    """:func:`labelled_inputs` of batches that the notes take note of."""
+
+    def inputs(batch: LabelledSample | LabelledClip) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(batch, LabelledClip):
+            for note in notes:
+                note.add(batch)
+        return labelled_inputs(batch, device)
+
+    return inputs
 
 
 class Results:

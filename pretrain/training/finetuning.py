@@ -16,12 +16,10 @@ from pretrain.checkpoints.classifier_weights import Classifier, load_trunk
 from pretrain.common.distributed import World, in_world
 from pretrain.data.datasets import CorruptImages
 from pretrain.data.labelled import finetuning_samples
-from pretrain.data.labels import LabelledSample
 from pretrain.data.samplers import eval_loader, train_loader
-from pretrain.data.video.datasets import ClipNotes, LabelledClip
 from pretrain.evaluation.accuracy import measure_accuracy
 from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
-from pretrain.training.classification import ClassificationLoss, Results, clip_notes, labelled_inputs, open_splits
+from pretrain.training.classification import ClassificationLoss, Results, clip_notes, noting_inputs, open_splits
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
@@ -64,19 +62,13 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     precision = Precision(args.amp, device, model)
     results = Results(args, "finetune", model, splits, world)
     average = WeightAverage(model, args.model_ema, results) if args.model_ema else None
-    notes = clip_notes(images, world)
     exporters: list[Results | WeightAverage] = [results, average] if average else [results]
-    extras: list[Results | WeightAverage | ClipNotes] = [*exporters, notes] if notes else [*exporters]
-
-    def inputs(batch: LabelledSample | LabelledClip) -> tuple[torch.Tensor, torch.Tensor]:
-        if notes:
-            notes.add(batch)
-        images, labels = labelled_inputs(batch, device)
-        return mix(mixup, images, labels) if mixup else (images, labels)
+    notes = clip_notes(images, world)
+    inputs = noting_inputs(notes, device)
 
     def evaluate(epoch: int) -> dict[str, float]:
-        found = results.evaluate(epoch, accuracy_of, average.model if average else None)
-        return found | (notes.counts() if notes else {})
+        counts = {name: count for note in notes for name, count in note.counts().items()}
+        return results.evaluate(epoch, accuracy_of, average.model if average else None) | counts
 
     def accuracy_of(model: nn.Module) -> dict[str, float]:
         return measure_accuracy(model.eval(), held_out, world, device, precision.autocast)
@@ -92,13 +84,13 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
         loss=ClassificationLoss(model, _make_criterion(args)),
         optimizer=_make_optimizer(args, model, device),
         precision=precision,
-        inputs=inputs,
+        inputs=(lambda batch: mix(mixup, *inputs(batch))) if mixup else inputs,
         set_training_mode=model.train,
         after_step=average.update if average else None,
         evaluate=evaluate,
         export=export,
         exports=[part.exported for part in exporters],
-        extras=extras,
+        extras=[*exporters, *notes],
     )
 
 

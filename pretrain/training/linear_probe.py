@@ -13,13 +13,11 @@ from pretrain.checkpoints.classifier_weights import Classifier, load_trunk
 from pretrain.common.distributed import World, in_world
 from pretrain.data.datasets import CorruptImages
 from pretrain.data.labelled import LabelledSamples, probing_samples
-from pretrain.data.labels import LabelledSample
 from pretrain.data.samplers import eval_loader, train_loader
-from pretrain.data.video.datasets import ClipNotes, LabelledClip
 from pretrain.evaluation.accuracy import measure_accuracy
 from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
 from pretrain.evaluation.features import CachedFeatures, extract_features, pooled_features
-from pretrain.training.classification import ClassificationLoss, Results, clip_notes, labelled_inputs, open_splits
+from pretrain.training.classification import ClassificationLoss, Results, clip_notes, noting_inputs, open_splits
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
@@ -70,13 +68,7 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     results = Results(args, "linprobe", model, splits, world)
     logits = ProbeLogits(model)
 
-    notes = clip_notes(images, world) if args.augment else None
-    extras: list[Results | ClipNotes] = [results, notes] if notes else [results]
-
-    def inputs(batch: LabelledSample | LabelledClip) -> tuple[torch.Tensor, torch.Tensor]:
-        if notes:
-            notes.add(batch)
-        return labelled_inputs(batch, device)
+    notes = clip_notes(images, world) if args.augment else []
 
     def extract(images: LabelledSamples) -> tuple[torch.Tensor, torch.Tensor]:
         return extract_features(model, images, args.batch_size, args.num_workers, world, device, precision.autocast)
@@ -85,6 +77,10 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
         model.eval()
         return measure_accuracy(logits, held_out, world, device, precision.autocast)
 
+    def evaluate(epoch: int) -> dict[str, float]:
+        counts = {name: count for note in notes for name, count in note.counts().items()}
+        return results.evaluate(epoch, accuracy_of) | counts
+
     return TrainingParts(
         model=model,
         loader=loader,
@@ -92,13 +88,13 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
         loss=ClassificationLoss(logits, nn.CrossEntropyLoss()),
         optimizer=lars(list(head.parameters()), args.lr),
         precision=precision,
-        inputs=inputs,
+        inputs=noting_inputs(notes, device),
         set_training_mode=logits.train_head,
         start=lambda: _fill_caches([loader, held_out], extract),
-        evaluate=lambda epoch: results.evaluate(epoch, accuracy_of) | (notes.counts() if notes else {}),
+        evaluate=evaluate,
         export=results.export,
         exports=[results.exported],
-        extras=extras,
+        extras=[results, *notes],
     )
 
 

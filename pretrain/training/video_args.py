@@ -45,6 +45,9 @@ FINETUNE_CLIPS: dict[str, dict[str, Any]] = {
 # No published recipe; frames as in fine-tuning, the rest as for images.
 PROBE_CLIPS: dict[str, dict[str, Any]] = {name: options | dict(batch_size=16) for name, options in _TEST.items()}
 
+IMAGE_OPTIONS = {"global_pool": True, "crop_pct": None, "color_jitter": 0.0}
+"""Options that video models have no use for, with the values of those who did not give them."""
+
 OPTIONS = (
     *("recipe", "num_frames", "tubelet_size", "conv_frames", "sampling", "frame_step", "flip", "video_root"),
     *("multi_scale", "positions", "test_clips", "test_crops"),
@@ -97,7 +100,7 @@ def parse_with_recipe(
     for name in ("num_frames", "tubelet_size", "frame_step", "test_clips", "test_crops"):
         if getattr(args, name, 1) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}.")
-    for name, none in (("global_pool", True), ("crop_pct", None), ("color_jitter", 0.0)):
+    for name, none in IMAGE_OPTIONS.items():
         if getattr(args, name, none) != none:
             flag = "cls_token" if name == "global_pool" else name
             raise UserError(f"--{flag} is an option of image models, and {args.model} is one of video.")

@@ -66,11 +66,6 @@ def video_pretraining_parts(
     probe = NeighbourProbe(args, model, world, device, precision) if args.probe else None
     notes = ClipNotes(clips, world)
 
-    def inputs(batch: MaskedClip) -> tuple[torch.Tensor, float, torch.Tensor]:
-        notes.add(batch)
-        image, noise = (t.to(device, non_blocking=True) for t in (batch.image, batch.noise))
-        return image, args.mask_ratio, noise
-
     def evaluate(epoch: int) -> dict[str, float]:
         results: dict[str, float] = dict(notes.counts())
         if held_out is not None:
@@ -85,7 +80,7 @@ def video_pretraining_parts(
         loss=ReconstructionLoss(model),
         optimizer=torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), fused=device.type == "cuda"),
         precision=precision,
-        inputs=inputs,
+        inputs=partial(_inputs, notes, args.mask_ratio, device),
         set_training_mode=model.train,
         evaluate_start=probe.measure if probe else None,
         evaluate=evaluate,
@@ -94,6 +89,14 @@ def video_pretraining_parts(
         exports=[exported],
         extras=[notes],
     )
+
+
+def _inputs(
+    notes: ClipNotes, mask_ratio: float, device: torch.device, batch: MaskedClip
+) -> tuple[torch.Tensor, float, torch.Tensor]:
+    """What the loss is called with; takes note of peculiar videos."""
+    notes.add(batch)
+    return batch.image.to(device, non_blocking=True), mask_ratio, batch.noise.to(device, non_blocking=True)
 
 
 def _make_model(args: argparse.Namespace) -> VideoConvMAE:

@@ -53,8 +53,8 @@ class FramewiseConv(DepthwiseConv):
 class SpaceTimeConv(nn.Conv3d):
     """Depthwise 3×5×5 convolution with "same" padding over channels-last tokens `(B, T, H, W, C)`.
 
-    It is computed as three 2-D convolutions whose results are shifted in time and added. So the code that convolves
-    visible tokens of an image serves here as well, and on a CPU it is faster than a 3-D depthwise convolution.
+    It is computed as three 2-D convolutions whose results are shifted in time and added: so the code that convolves
+    visible tokens of an image serves here as well.
     """
 
     def __init__(self, dim: int, kernel_size: int = 5):

@@ -108,7 +108,7 @@ def test_kinds_do_not_mix(tmp_path):
         load_trunk(image, {"model": video.state_dict()})
     with pytest.raises(ValueError, match=r"kernels 1x5x5.*but the model is a .*kernels 3x5x5.*--conv_frames"):
         load_trunk(video_classifier(conv_frames=3), {"model": video.state_dict()})
-    with pytest.raises(ValueError, match="no models for detection in clips"):
+    with pytest.raises(ValueError, match="VideoConvViT classifier, and there is no detection in clips"):
         convert(recognise(video.state_dict()), Target.DETECTION)
     with pytest.raises(ValueError, match=r"VideoConvViT classifier.* cannot be inflated"):
         inflate(recognise(video.state_dict()), Target.CLASSIFIER, ClipShape())

@@ -17,7 +17,6 @@ from pretrain import finetune, knn, linprobe, video, visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.files import load_checkpoint, load_metadata
 from pretrain.data.video.files import write_video
-from pretrain.evaluation.views import ViewAverage
 from pretrain.models import build_model
 from pretrain.training.args import parse_args
 from pretrain.training.classification_args import parse_finetune_args, parse_knn_args
@@ -184,15 +183,6 @@ def test_finetuning_and_the_views_of_its_evaluation(videos, finetuned, tmp_path)
     finetune.main([*arguments(videos, tmp_path, init_weights=weights), "--eval"])
     several = result(tmp_path, "eval")
     assert (several["clips"], several["crops"]) == (5, 3) and several["loss"] != one["loss"]
-
-
-def test_scores_of_views_are_averaged():
-    logits = torch.randn(2, 3, 5)
-    scores = logits.softmax(-1).mean(1)
-    views = logits.view(2, 3, 5, 1, 1, 1)
-    averaged = ViewAverage(torch.nn.Flatten())(views)
-    torch.testing.assert_close(averaged.softmax(-1), scores)
-    torch.testing.assert_close(ViewAverage(torch.nn.Flatten())(views[:, 0]), logits[:, 0])
 
 
 def test_probe_and_neighbours(videos, pretrained, tmp_path):
