@@ -47,17 +47,19 @@ def require_av() -> Any:
 
 
 class Video(Protocol):
-    """An open video.
+    """An open video."""
 
-    Attributes:
-        num_frames: how many frames it has, at least 1.
-        is_variable: the time between frames varies.
-        is_rotated: the container asks players to turn the picture; known once frames have been read.
-    """
+    @property
+    def num_frames(self) -> int:
+        """How many frames it has, at least 1."""
 
-    num_frames: int
-    is_variable: bool
-    is_rotated: bool
+    @property
+    def is_variable(self) -> bool:
+        """Whether the time between frames varies."""
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether the container asks players to turn the picture; known once frames have been read."""
 
     def read(self, indices: Sequence[int], in_chans: int) -> np.ndarray:
         """Frames by index, uint8 `(N, H, W, in_chans)`, upright; the same frame may be asked for more than once."""

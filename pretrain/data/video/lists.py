@@ -85,11 +85,13 @@ def read_class_names(folder: Path) -> list[str] | None:
 
 
 def _json_entries(content: Any) -> list[Entry]:
-    if isinstance(content, dict):  # Kinetics: {"id": {"annotations": {"label": …, "segment": [0, 10]}}}
-        return [
-            _kinetics(key, *v["annotations"]["segment"], v["annotations"].get("label")) for key, v in content.items()
-        ]
-    return [_something(item) for item in content]
+    if not isinstance(content, dict):
+        return [_something(item) for item in content]
+    entries = []
+    for video, item in content.items():  # Kinetics: {"id": {"annotations": {"label": …, "segment": [0, 10]}}}
+        start, end = item["annotations"]["segment"]
+        entries.append(_kinetics(video, start, end, item["annotations"].get("label")))
+    return entries
 
 
 def _something(item: dict[str, Any]) -> Entry:

@@ -128,7 +128,10 @@ class VideoTrunk(ConvViTTrunk):
         if conv_frames not in CONV_LAYERS:
             raise UserError(f"conv_frames must be 1 (1x5x5 kernels) or 3 (3x5x5 kernels), got {conv_frames}.")
         super().__init__(in_chans=in_chans, conv_layer=CONV_LAYERS[conv_frames], **options)
-        self.patch_embed1 = CubeEmbed(tubelet_size, self.patch_size[0], in_chans, self.embed_dim[0])
+        # Another class with the same methods
+        self.patch_embed1 = CubeEmbed(  # type: ignore[assignment]
+            tubelet_size, self.patch_size[0], in_chans, self.embed_dim[0]
+        )
         self.in_chans, self.num_frames, self.tubelet_size = in_chans, num_frames, tubelet_size
         self.conv_frames = conv_frames
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
