@@ -1,5 +1,8 @@
 """VideoConvMAE computed densely, masks multiplied in: a second opinion for the tests, the benchmark's baseline."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -75,16 +78,16 @@ def framewise(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return F.conv3d(x, layer.weight.contiguous().unsqueeze(2), layer.bias, stride=(1, *layer.stride))
 
 
-def channels_last(embed: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def channels_last(embed: Any, x: torch.Tensor) -> torch.Tensor:
     """Norm and activation of a patch embedding on `(B, C, T, H, W)`."""
     return embed.act(embed.norm(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3))
 
 
-def frames_embedded(embed: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def frames_embedded(embed: Any, x: torch.Tensor) -> torch.Tensor:
     return channels_last(embed, framewise(embed.proj, x))
 
 
-def conv_stage(blocks: nn.ModuleList, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+def conv_stage(blocks: Iterable[Any], x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Tokens x `(B, C, T, H, W)`; visible `(B, 1, 1, h, w)` on the grid of stage 3."""
     scale = x.shape[-1] // visible.shape[-1]
     mask = visible.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)

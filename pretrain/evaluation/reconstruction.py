@@ -10,7 +10,9 @@ from PIL import Image
 from pretrain.common.distributed import World
 from pretrain.data.datasets import MaskedSample
 from pretrain.data.transforms import normalisation
+from pretrain.data.video.datasets import MaskedClip
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
+from pretrain.models.video.autoencoder import VideoConvMAE
 
 __all__ = ["mean_reconstruction_loss", "reconstruction_picture"]
 
@@ -20,8 +22,8 @@ GAP = 4
 
 @torch.no_grad()
 def mean_reconstruction_loss(
-    model: MaskedAutoencoderConvViT,
-    batches: Iterable[MaskedSample],
+    model: MaskedAutoencoderConvViT | VideoConvMAE,
+    batches: Iterable[MaskedSample | MaskedClip],
     mask_ratio: float,
     world: World,
     device: torch.device,

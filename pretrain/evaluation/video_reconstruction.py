@@ -1,6 +1,5 @@
 """Pictures of reconstructed clips: a contact sheet of frames, and an animation."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,7 @@ def write_animation(clips: np.ndarray, path: Path, scale: int = 1, milliseconds:
         milliseconds: that a frame is shown.
     """
     B, columns, F, H, W, _ = clips.shape
-    frames: Sequence[np.ndarray] = np.full((F, B * (H + GAP) - GAP, columns * (W + GAP) - GAP, 3), 255, np.uint8)
+    frames = np.full((F, B * (H + GAP) - GAP, columns * (W + GAP) - GAP, 3), 255, np.uint8)
     for row in range(B):
         for column in range(columns):
             for frame in range(F):

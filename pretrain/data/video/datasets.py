@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from pretrain.common.seeding import seeded_everywhere
 from pretrain.data.datasets import Sample, SeededImages
 from pretrain.data.video.files import open_video
 from pretrain.data.video.sampling import FrameSampler
-from pretrain.data.video.transforms import ClipTransform, even_crops
+from pretrain.data.video.transforms import ClipTransform, even_crop
 
 __all__ = ["ClipNotes", "EvenViews", "LabelledClip", "LabelledClips", "MaskedClip", "MaskedClips", "RandomClip"]
 
@@ -33,14 +34,14 @@ class MaskedClip(NamedTuple):
         image: the clip `(C, F, H, W)`, normalised.
         noise: `(L,)` in [0, 1).
         unreadable: indices of videos that could not be read and were replaced, padded with -1.
-        index: of the video.
+        video: its index.
         traits: `(3,)` booleans, which of :data:`TRAITS` the video has.
     """
 
     image: torch.Tensor
     noise: torch.Tensor
     unreadable: torch.Tensor
-    index: torch.Tensor
+    video: torch.Tensor
     traits: torch.Tensor
 
 
@@ -49,13 +50,13 @@ class LabelledClip(NamedTuple):
 
     Attributes:
         label: index of the class, int64.
-        image, unreadable, index, traits: as in :class:`MaskedClip`.
+        image, unreadable, video, traits: as in :class:`MaskedClip`.
     """
 
     image: torch.Tensor
     label: torch.Tensor
     unreadable: torch.Tensor
-    index: torch.Tensor
+    video: torch.Tensor
     traits: torch.Tensor
 
 
@@ -64,7 +65,7 @@ class FramesRead(NamedTuple):
 
     frames: np.ndarray
     label: int
-    index: int
+    video: int
     traits: list[bool]
 
 
@@ -103,10 +104,7 @@ class EvenViews:
 
     def __init__(self, sampler: FrameSampler, size: Sequence[int], in_chans: int, clips: int = 1, crops: int = 1):
         self.sampler, self.clips = sampler, clips
-        self.transforms = [
-            ClipTransform(size, in_chans, lambda h, w, size, i=i: even_crops(crops, h, w, size)[i])
-            for i in range(crops)
-        ]
+        self.transforms = [ClipTransform(size, in_chans, partial(even_crop, i, crops)) for i in range(crops)]
 
     def indices(self, length: int) -> list[int]:
         return [index for i in range(self.clips) for index in self.sampler.even(length, i, self.clips)]
@@ -154,7 +152,7 @@ class MaskedClips(SeededClips[MaskedClip]):
 
     def _finish(self, read: FramesRead, unreadable: torch.Tensor) -> MaskedClip:
         clip, noise = self.views(read.frames), torch.rand(self.noise_size)
-        return MaskedClip(clip, noise, unreadable, torch.tensor(read.index), torch.tensor(read.traits))
+        return MaskedClip(clip, noise, unreadable, torch.tensor(read.video), torch.tensor(read.traits))
 
 
 class LabelledClips(SeededClips[LabelledClip]):
@@ -162,7 +160,7 @@ class LabelledClips(SeededClips[LabelledClip]):
 
     def _finish(self, read: FramesRead, unreadable: torch.Tensor) -> LabelledClip:
         clip, label = self.views(read.frames), torch.tensor(read.label)
-        return LabelledClip(clip, label, unreadable, torch.tensor(read.index), torch.tensor(read.traits))
+        return LabelledClip(clip, label, unreadable, torch.tensor(read.video), torch.tensor(read.traits))
 
 
 class ClipNotes:
@@ -179,7 +177,7 @@ class ClipNotes:
     def add(self, batch: MaskedClip | LabelledClip) -> None:
         """Takes note of a batch of this process."""
         for column, (trait, meaning) in enumerate(TRAITS.items()):
-            indices = batch.index[batch.traits[:, column]].tolist()
+            indices = batch.video[batch.traits[:, column]].tolist()
             if indices and not self.found[trait]:
                 name = self.dataset.name(indices[0])
                 logger.warning("%s is %s. Others like it are only counted, in log.jsonl.", name, meaning)

@@ -19,7 +19,7 @@ from pretrain.common.errors import UserError
 from pretrain.data.augmentation import posterize_some
 from pretrain.data.transforms import normalisation
 
-__all__ = ["ClipTransform", "centre_crop", "even_crops", "finetune_clips", "multi_scale_crop", "train_clips"]
+__all__ = ["ClipTransform", "centre_crop", "even_crop", "finetune_clips", "multi_scale_crop", "train_clips"]
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 """Sides of VideoMAE's crops, as shares of the largest crop's."""
@@ -59,7 +59,8 @@ class ClipTransform:
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         if self.augment:
             frames = self._augmented(frames)
-        top, left, height, width = self.choose(*frames.shape[1:3], self.size)
+        _, H, W, _ = frames.shape
+        top, left, height, width = self.choose(H, W, self.size)
         # (F, H, W, C) -> (F, C, H, W)
         clip = torch.from_numpy(np.ascontiguousarray(frames[:, top : top + height, left : left + width]))
         clip = clip.permute(0, 3, 1, 2)
@@ -86,14 +87,14 @@ def largest_crop(height: int, width: int, size: Sequence[int]) -> tuple[float, f
 
 def centre_crop(height: int, width: int, size: Sequence[int]) -> Crop:
     """The largest crop with the proportions of `size`, in the middle."""
-    return even_crops(1, height, width, size)[0]
+    return even_crop(0, 1, height, width, size)
 
 
-def even_crops(count: int, height: int, width: int, size: Sequence[int]) -> list[Crop]:
-    """The largest crops with the proportions of `size`, evenly spaced along the longer side; one alone is central."""
+def even_crop(number: int, count: int, height: int, width: int, size: Sequence[int]) -> Crop:
+    """One of `count` largest crops with the proportions of `size`, evenly spaced along the longer side."""
     h, w = (round(side) for side in largest_crop(height, width, size))
-    places = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
-    return [(round(place * (height - h)), round(place * (width - w)), h, w) for place in places]
+    place = 0.5 if count == 1 else number / (count - 1)
+    return round(place * (height - h)), round(place * (width - w)), h, w
 
 
 def multi_scale_crop(height: int, width: int, size: Sequence[int]) -> Crop:

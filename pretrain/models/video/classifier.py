@@ -105,7 +105,8 @@ class VideoConvViT(VideoTrunk):
     def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
         """Tokens `(B, T * h * w, embed_dim[2])` of the last block, slots first."""
         x = self.forward_conv_stages(clips)[2]
-        pos_embed = resize_clip_pos_embed(self.pos_embed, self.clip_grid, tuple(x.shape[1:4]))
+        _, slots, rows, columns, _ = x.shape
+        pos_embed = resize_clip_pos_embed(self.pos_embed, self.clip_grid, (slots, rows, columns))
         return self.forward_blocks(2, x.flatten(1, 3) + pos_embed)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:

@@ -60,7 +60,7 @@ def test_workers_make_no_difference(videos):
 def test_unreadable_videos_are_replaced_and_named(videos):
     clips = masked(videos)
     sample = clips[0, 1]
-    assert sample.unreadable[:2].tolist() == [1, -1] and sample.index == 2
+    assert sample.unreadable[:2].tolist() == [1, -1] and sample.video == 2
     corrupt = CorruptImages(clips, 0.2)
     assert [name[-5:] for name in corrupt.add([1])] == ["1.mp4"]
     with pytest.raises(ValueError, match=r"1 of 6 videos cannot be read, more than --max_corrupt 0.1 allows"):

@@ -12,7 +12,7 @@ from pretrain.data.video.transforms import (
     SameForAllFrames,
     _policy,
     centre_crop,
-    even_crops,
+    even_crop,
     finetune_clips,
     multi_scale_crop,
     train_clips,
@@ -51,8 +51,8 @@ def test_nothing_but_normalisation_for_a_clip_of_the_right_size():
 
 
 def test_even_crops_span_the_longer_side():
-    assert even_crops(3, 40, 60, (32, 32)) == [(0, 0, 40, 40), (0, 10, 40, 40), (0, 20, 40, 40)]
-    assert even_crops(3, 60, 40, (32, 32)) == [(0, 0, 40, 40), (10, 0, 40, 40), (20, 0, 40, 40)]
+    assert [even_crop(i, 3, 40, 60, (32, 32)) for i in range(3)] == [(0, left, 40, 40) for left in (0, 10, 20)]
+    assert [even_crop(i, 3, 60, 40, (32, 32)) for i in range(3)] == [(top, 0, 40, 40) for top in (0, 10, 20)]
     assert centre_crop(40, 60, (32, 32)) == (0, 10, 40, 40) and centre_crop(40, 60, (20, 40)) == (5, 0, 30, 60)
 
 
