@@ -128,7 +128,7 @@ def _convert(model: Classifier, checkpoint: Checkpoint, level: int) -> dict[str,
 
 
 def _choose_norm(
-    model: ConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+    model: Classifier, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
 ) -> None:
     """Leaves the norm that the model's pooling has, in place; without pooling it is that of pretraining."""
     if _norm_name(model) == "norm":
@@ -146,7 +146,7 @@ def _choose_norm(
 
 
 def _choose_class_token(
-    model: ConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+    model: Classifier, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
 ) -> None:
     """Takes a class token away, in place, that the model does not have; raises UserError if it has one and the file
     has none."""

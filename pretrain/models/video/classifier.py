@@ -37,6 +37,7 @@ class VideoConvViT(VideoTrunk):
 
     head: nn.Module
     global_pool = "avg"
+    num_prefix_tokens = 0
 
     def __init__(
         self,
