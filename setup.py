@@ -40,6 +40,8 @@ DETECTION = [
     "setuptools<81",  # detectron2's model zoo imports pkg_resources
 ]
 
+VIDEO = ["av>=18"]  # PyAV, whose wheels bring FFmpeg along
+
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6.2"]
 
 setup(
@@ -67,11 +69,13 @@ setup(
         "detection": DETECTION,
         "pretrain": ["tensorboard>=2.15", "matplotlib>=3.8"],
         "lvis": ["lvis>=0.5.3"],
+        "video": VIDEO,
         "slurm": ["submitit>=1.5"],
         "export": EXPORT,
         "download": ["gdown>=5.2"],
         "wandb": ["wandb>=0.17"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"]
-        + EXPORT,
+        + EXPORT
+        + VIDEO,
     },
 )

@@ -1,15 +1,21 @@
-"""`python -m pretrain`: pretrain ConvMAE, FastConvMAE or ConvMAE-v2."""
+"""`python -m pretrain`: pretrain ConvMAE, FastConvMAE, ConvMAE-v2 or VideoConvMAE."""
 
 from collections.abc import Sequence
 
 from pretrain.common.commands import run_command
 from pretrain.common.utf8 import use_utf8
+from pretrain.data.labelled import is_video
 from pretrain.training.args import parse_args
-from pretrain.training.pretraining import run
+from pretrain.training.pretraining import pretraining_parts, run
+from pretrain.training.video_pretraining import video_pretraining_parts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run_command(lambda: run(parse_args(argv)))
+    def pretrain() -> None:
+        args = parse_args(argv)
+        run(args, video_pretraining_parts if is_video(args) else pretraining_parts)
+
+    run_command(pretrain)
 
 
 if __name__ == "__main__":

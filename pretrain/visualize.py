@@ -1,8 +1,12 @@
-"""Reconstruction pictures: original, masked, reconstruction, and reconstruction pasted around the visible patches."""
+"""Reconstruction pictures: original, masked, reconstruction, and reconstruction pasted around the visible patches.
+
+Of a video model: a contact sheet of frames, or with a name that ends in .gif an animation.
+"""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,10 +20,16 @@ from pretrain.common.images import to_eight_bits
 from pretrain.common.utf8 import use_utf8
 from pretrain.data.readers import open_reader
 from pretrain.data.transforms import eval_transform, image_mode
+from pretrain.data.video.datasets import EvenViews, MaskedClips
+from pretrain.data.video.readers import open_videos
+from pretrain.data.video.sampling import FrameSampler
 from pretrain.evaluation.reconstruction import reconstruction_picture
-from pretrain.models import build_model
-from pretrain.models.autoencoder import MaskedAutoencoderConvViT
+from pretrain.evaluation.video_reconstruction import contact_sheet, reconstruct, write_animation
+from pretrain.models import VIDEO_MODELS, VideoConvMAE, build_model
+from pretrain.models.autoencoder import DEFAULT_MASK_RATIO, MaskedAutoencoderConvViT
+from pretrain.models.video.autoencoder import DEFAULT_MASK_RATIO as DEFAULT_TUBE_RATIO
 from pretrain.training.args import check_at_least, check_seed
+from pretrain.training.state import CLIP_OPTIONS
 
 __all__ = ["load_autoencoder"]
 
@@ -27,7 +37,9 @@ SHOWN_SIDE = 192
 """Pixels that smaller images are enlarged to, at most."""
 
 
-def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int] | None) -> MaskedAutoencoderConvViT:
+def load_autoencoder(
+    path: str, model_name: str | None, input_size: Sequence[int] | None
+) -> MaskedAutoencoderConvViT | VideoConvMAE:
     """The model of a full checkpoint, built as its arguments say.
 
     Raises:
@@ -40,8 +52,7 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
             f"{path} holds an encoder only. A reconstruction needs the decoder that was trained with it; a newly "
             "initialised one would paint noise. Give a full checkpoint (checkpoint-*.pth)."
         )
-    args = load_checkpoint(path).get("args", {})
-    args = args if isinstance(args, dict) else vars(args)
+    args = _args_of(path)
     name = model_name or args.get("model")
     if name is None:
         raise UserError(f"{path} does not say which model it holds; name it with --model.")
@@ -52,8 +63,9 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
         in_chans=args.get("in_chans", 3),
         **{size: args[size] for size in ("patch_size", "mlp_ratio") if args.get(size)},
         norm_pix_loss=args.get("norm_pix_loss", True),
+        **({option: args[option] for option in CLIP_OPTIONS if option in args} if name in VIDEO_MODELS else {}),
     )
-    if not isinstance(model, MaskedAutoencoderConvViT):
+    if not isinstance(model, MaskedAutoencoderConvViT | VideoConvMAE):
         raise UserError(f"{name} is a classifier, which reconstructs nothing; name the pretraining model with --model.")
     if "decoder_pred.weight" not in checkpoint.tensors:
         raise UserError(f"{path} is of a run without the target rgb, so it reconstructs no images.")
@@ -63,6 +75,22 @@ def load_autoencoder(path: str, model_name: str | None, input_size: Sequence[int
     except RuntimeError as e:
         raise UserError(f"{path} does not hold a {name} at {model.img_size}: {str(e).splitlines()[1].strip()}") from e
     return model.eval()
+
+
+def _args_of(path: str) -> dict[str, Any]:
+    """The arguments of the run that wrote a file, if it holds them."""
+    args = load_checkpoint(path).get("args", {})
+    return args if isinstance(args, dict) else vars(args)
+
+
+def load_clips(path: str, data_path: str, model: VideoConvMAE, count: int) -> torch.Tensor:
+    """The middle clips of the first videos of a folder, or of one file, `(B, C, F, H, W)`, sampled as in training."""
+    args = _args_of(path)
+    options = {name: args[name] for name in ("sampling", "frame_step") if name in args}
+    image_mode(model.in_chans)  # raises on channels that no file has
+    views = EvenViews(FrameSampler(model.num_frames, **options), model.img_size, model.in_chans)
+    clips = MaskedClips(open_videos(data_path, "val"), views, 1, 0, model.in_chans)
+    return torch.stack([clips[0, i].image for i in range(min(count, len(clips)))])
 
 
 def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> torch.Tensor:
@@ -93,10 +121,10 @@ def enlargement(img_size: Sequence[int]) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pretrain.visualize", description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="full checkpoint of a pretraining run")
-    parser.add_argument("--images", required=True, help="an image, or a folder of them")
+    parser.add_argument("--images", "--videos", required=True, help="an image or video, or a folder of them")
     parser.add_argument("--output", required=True, help="picture to write, for example reconstructions.png")
-    parser.add_argument("--count", type=int, default=8, help="images of a folder to show [8]")
-    parser.add_argument("--mask_ratio", type=float, default=0.75, help="[0.75]")
+    parser.add_argument("--count", type=int, default=8, help="images or videos of a folder to show [8]")
+    parser.add_argument("--mask_ratio", type=float, help="[0.75; video: 0.9]")
     parser.add_argument("--model", help="needed for files that do not name their model")
     parser.add_argument("--input_size", type=int, nargs="+", help="likewise for their image size [224]")
     parser.add_argument("--seed", type=int, default=0, help="of the masks [0]")
@@ -109,16 +137,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_at_least(args, 1, "count")
         check_seed(args)
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
-        imgs = load_images(args.images, model, args.count)
-        L = model.grid_size[0] * model.grid_size[1]
-        noise = torch.rand(len(imgs), L, generator=torch.Generator().manual_seed(args.seed))
-        picture = reconstruction_picture(model, imgs, args.mask_ratio, noise)
-        picture = picture.resize(
-            [side * enlargement(model.img_size) for side in picture.size], Image.Resampling.NEAREST
-        )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as temporary:
-            picture.save(temporary)
+        if isinstance(model, VideoConvMAE):
+            _draw_clips(model, args, output)
+        else:
+            _draw_images(model, args, output)
+
+
+def _noise(model: MaskedAutoencoderConvViT | VideoConvMAE, count: int, seed: int) -> torch.Tensor:
+    L = model.grid_size[0] * model.grid_size[1]
+    return torch.rand(count, L, generator=torch.Generator().manual_seed(seed))
+
+
+def _draw_images(model: MaskedAutoencoderConvViT, args: argparse.Namespace, output: Path) -> None:
+    imgs = load_images(args.images, model, args.count)
+    mask_ratio = DEFAULT_MASK_RATIO if args.mask_ratio is None else args.mask_ratio
+    picture = reconstruction_picture(model, imgs, mask_ratio, _noise(model, len(imgs), args.seed))
+    _save(picture, enlargement(model.img_size), output)
+
+
+def _draw_clips(model: VideoConvMAE, args: argparse.Namespace, output: Path) -> None:
+    clips = load_clips(args.checkpoint, args.images, model, args.count)
+    mask_ratio = DEFAULT_TUBE_RATIO if args.mask_ratio is None else args.mask_ratio
+    drawn = reconstruct(model, clips, mask_ratio, _noise(model, len(clips), args.seed))
+    if output.suffix.lower() != ".gif":
+        _save(contact_sheet(drawn), enlargement(model.img_size), output)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as temporary:
+        write_animation(drawn, temporary, enlargement(model.img_size))
+
+
+def _save(picture: Image.Image, scale: int, output: Path) -> None:
+    picture = picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as temporary:
+        picture.save(temporary)
 
 
 if __name__ == "__main__":

@@ -156,9 +156,10 @@ def test_importing_a_backbone_is_light():
 
 
 def test_pretraining_needs_no_detectron2():
+    """Nor PyAV, unless it decodes videos."""
     code = (
-        "import sys; sys.modules['detectron2'] = None\n"
+        "import sys; sys.modules['detectron2'] = sys.modules['av'] = None\n"
         "import pretrain, pretrain.__main__, pretrain.finetune, pretrain.linprobe, pretrain.knn, pretrain.visualize\n"
-        "import pretrain.checkpoints.convert"
+        "import pretrain.video, pretrain.checkpoints.convert"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

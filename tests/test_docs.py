@@ -101,7 +101,9 @@ def test_faults_are_found(tmp_path):
     assert missing_names(page) == ["pretrain.visible", "pretrain/visible.py", "tools/gone.py"]
 
 
-@pytest.mark.parametrize("page", ["DETECTION.md", "SEGMENTATION.md", "pretrain/README.md", "docs/speed.md"])
+@pytest.mark.parametrize(
+    "page", ["DETECTION.md", "SEGMENTATION.md", "pretrain/README.md", "docs/speed.md", "docs/video.md"]
+)
 def test_figures_are_marked(page):
     text = (REPO / page).read_text().lower()
     assert "*ours*" in text and "*published*" in text

@@ -1,5 +1,5 @@
-"""Benchmarks: `pretrain`, our pretraining step against the published algorithm and a plain MAE; `detect`, the detector
-and its backbone against the published computation."""
+"""Benchmarks: `pretrain`, our pretraining step against the published algorithm and a plain MAE; `video`, the step on
+clips against a dense computation, and decoding; `detect`, the detector and its backbone against the published one."""
 
 import argparse
 import sys
@@ -10,15 +10,16 @@ import torch
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.benchmarks.pretraining import benchmark_pretrain
 from pretrain.benchmarks.targets import benchmark_targets
+from pretrain.benchmarks.video import benchmark_decoding, benchmark_video
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
 from pretrain.common.measure import hardware
 from pretrain.common.utf8 import use_utf8
-from pretrain.models import MODELS
+from pretrain.models import MODELS, VIDEO_MODELS
 
-COUNTS = ("rounds", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
+COUNTS = ("rounds", "num_frames", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
 
@@ -43,6 +44,25 @@ def add_pretrain_parser(subcommands) -> None:
     )
     parser.set_defaults(run=run_pretrain)
     add_common_arguments(parser, rounds=5)
+
+
+def add_video_parser(subcommands) -> None:
+    parser = subcommands.add_parser(
+        "video",
+        help="a forward and backward pass of VideoConvMAE, and the decoding of clips",
+        description="Times forward + backward of a dense masked computation and of ours with the same weights and "
+        "tubes, turn by turn, and reports medians. With --videos, also how fast one core makes clips of them, and what "
+        "share of steps waits for clips.",
+    )
+    parser.add_argument("--model", default="videoconvmae_convvit_base_patch16", choices=VIDEO_MODELS, metavar="NAME")
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--input_size", type=int, default=224)
+    parser.add_argument("--num_frames", type=int, default=16)
+    parser.add_argument("--conv_frames", type=int, choices=[1, 3], default=1, help="kernels 1x5x5 or 3x5x5")
+    parser.add_argument("--videos", default="", metavar="PATH", help="videos to decode")
+    parser.add_argument("--num_workers", type=int, default=1, help="processes that decode while steps are taken")
+    parser.set_defaults(run=run_video)
+    add_common_arguments(parser, rounds=3)
 
 
 def add_detect_parser(subcommands) -> None:
@@ -89,6 +109,15 @@ def run_pretrain(args: argparse.Namespace) -> None:
     sys.stdout.write(report + "\n")
 
 
+def run_video(args: argparse.Namespace) -> None:
+    sizes = (args.batch_size, args.input_size, args.num_frames)
+    report = benchmark_video(args.model, *sizes, args.conv_frames, args.device, args.amp, args.rounds)
+    sys.stdout.write(report + "\n")
+    if args.videos:
+        report = benchmark_decoding(args.videos, args.model, *sizes, args.num_workers, args.device, 3 * args.rounds)
+        sys.stdout.write(report + "\n")
+
+
 def run_detect(args: argparse.Namespace) -> None:
     from convmae_det.benchmark import published_and_ours
     from lazyrun.benchmarks.detector import Case, build_detector, find_batch, measure, table  # needs detectron2
@@ -130,8 +159,9 @@ def run_detect(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    subcommands = parser.add_subparsers(required=True, metavar="{pretrain,detect}")
+    subcommands = parser.add_subparsers(required=True, metavar="{pretrain,video,detect}")
     add_pretrain_parser(subcommands)
+    add_video_parser(subcommands)
     add_detect_parser(subcommands)
     args = parser.parse_args()
     with exit_on_user_error():

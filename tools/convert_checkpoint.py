@@ -3,6 +3,7 @@
 
     python tools/convert_checkpoint.py convmae_base.pth detection.pth
     python tools/convert_checkpoint.py detection.pth trunk.safetensors --to pretrain
+    python tools/convert_checkpoint.py convmae_base.pth video.pth --to classifier --num_frames 16
 
 projects/ConvMAEDet/CHECKPOINTS.md lists the kinds of files it reads.
 """
@@ -14,6 +15,7 @@ from torch import nn
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
 from pretrain.checkpoints.grids import GRID_KEY
+from pretrain.checkpoints.inflation import ClipShape, inflate
 from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
@@ -26,6 +28,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("input", metavar="INPUT", help=".pth or .safetensors file")
     parser.add_argument("output", metavar="OUTPUT", help=".pth or .safetensors file to write")
     parser.add_argument("--to", choices=[t.value for t in Target], help="default: what --config is for, else detection")
+    parser.add_argument("--num_frames", type=int, help="inflate an image file to a model of clips of so many frames")
+    parser.add_argument("--tubelet_size", type=int, default=2, help="frames of a time slot [2]")
+    parser.add_argument("--conv_frames", type=int, choices=[1, 3], default=1, help="kernels 1x5x5 or 3x5x5 [1]")
     parser.add_argument("--config", help="LazyConfig of a run: the result is fitted to its model and loaded into it")
     parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
     add_trust_option(parser)
@@ -33,6 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.config and args.to in (Target.PRETRAIN.value, Target.CLASSIFIER.value):
         parser.error(f"--config belongs to --to detection or segmentation, not to --to {args.to}")
+    if args.num_frames is not None and args.to not in (Target.PRETRAIN.value, Target.CLASSIFIER.value):
+        parser.error("--num_frames belongs to --to pretrain or classifier")
     return args
 
 
@@ -61,6 +68,9 @@ def main(argv: list[str] | None = None) -> None:
             target = Target(args.to) if args.to else target_for(shapes)
             state, report = convert(checkpoint, target, shapes)
             check_loads(model, state, report)
+        elif args.num_frames is not None:
+            clip = ClipShape(args.num_frames, args.tubelet_size, args.conv_frames)
+            state, report = inflate(checkpoint, target, clip)
         else:
             state, report = convert(checkpoint, target)
         extras = {"__author__": "ConvMAEDet"} if target is Target.DETECTION else {}

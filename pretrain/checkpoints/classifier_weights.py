@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from pretrain.checkpoints.convert import Target, convert
-from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.grids import grid_text
+from pretrain.checkpoints.inflation import ClipShape, inflate
+from pretrain.checkpoints.kinds import VIDEO, Part
 from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.report import ConversionReport
 from pretrain.checkpoints.trunk_sizes import TrunkSizes
@@ -18,14 +20,18 @@ from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.models.classifier import ConvViT
 from pretrain.models.pos_embed import resize_pos_embed
+from pretrain.models.video.classifier import VideoConvViT
+from pretrain.models.video.positions import resize_clip_pos_embed
 
-__all__ = ["check_file_classes", "load_classifier", "load_trunk"]
+__all__ = ["Classifier", "check_file_classes", "load_classifier", "load_trunk"]
 
 logger = logging.getLogger(__name__)
 
+Classifier = ConvViT | VideoConvViT
 
-def load_trunk(model: ConvViT, source: str | os.PathLike | Mapping[str, Any], level: int = logging.INFO) -> None:
-    """Loads everything but the head, which keeps its initialisation.
+
+def load_trunk(model: Classifier, source: str | os.PathLike | Mapping[str, Any], level: int = logging.INFO) -> None:
+    """Loads everything but the head, which keeps its initialisation. For a video model, image files are inflated.
 
     With the first token in place of pooling, `norm` is the pretraining file's as in the published code, although it was
     learned on the sum of three stages; `fc_norm` begins as ones and zeros unless the file is a classifier's.
@@ -44,7 +50,7 @@ def load_trunk(model: ConvViT, source: str | os.PathLike | Mapping[str, Any], le
     _load(model, state, checkpoint.source, ("head.", f"{norm}."), level)
 
 
-def load_classifier(model: ConvViT, path: str | Path) -> None:
+def load_classifier(model: Classifier, path: str | Path) -> None:
     """Loads a whole classifier, head included.
 
     Raises:
@@ -80,11 +86,11 @@ def check_file_classes(path: str | Path, classes: Sequence[str], data: str) -> N
         )
 
 
-def _norm_name(model: ConvViT) -> str:
+def _norm_name(model: Classifier) -> str:
     return "fc_norm" if model.global_pool == "avg" else "norm"
 
 
-def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> None:
+def _check_head(model: Classifier, checkpoint: Checkpoint, path: str | Path) -> None:
     heads = {name for name in checkpoint.tensors if checkpoint.parts[name] is Part.HEAD}
     if heads != {name for name in model.state_dict() if name.startswith("head.")}:
         kind, module = ("a linear probe's", "linprobe") if "head.1.weight" in heads else ("a classifier's", "finetune")
@@ -94,27 +100,35 @@ def _check_head(model: ConvViT, checkpoint: Checkpoint, path: str | Path) -> Non
         raise UserError(f"{path} was trained to classify {pools} token; evaluate it with {flag}.")
 
 
-def _convert(model: ConvViT, checkpoint: Checkpoint, level: int) -> dict[str, torch.Tensor]:
+def _convert(model: Classifier, checkpoint: Checkpoint, level: int) -> dict[str, torch.Tensor]:
     """The file's tensors under the model's names, positions resized."""
+    is_video = isinstance(model, VideoConvViT)
     state, report = convert(checkpoint, Target.CLASSIFIER)
-    sizes = TrunkSizes.read("ConvViT", {name: tuple(t.shape) for name, t in model.state_dict().items()})
-    assert checkpoint.sizes is not None, "convert refuses files without a trunk"
-    if checkpoint.sizes != sizes:
+    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    sizes = TrunkSizes.read(VIDEO if is_video else "ConvViT", shapes)
+    found = checkpoint.sizes
+    assert found is not None, "convert refuses files without a trunk"
+    if isinstance(model, VideoConvViT) and not checkpoint.kind.is_video:
+        state, report = inflate(checkpoint, Target.CLASSIFIER, ClipShape.of(model))
+        found = found.inflated(model.tubelet_size, model.conv_frames)
+    if found != sizes:
         raise UserError(
-            f"{checkpoint.source} holds a {checkpoint.sizes} for {checkpoint.sizes.in_chans} channel(s), but the model "
-            f"is a {sizes} for {sizes.in_chans}; give the --model, --patch_size, --mlp_ratio and --in_chans the file "
-            "was made with."
+            f"{checkpoint.source} holds a {checkpoint.sizes} for {found.in_chans} channel(s), but the model is a "
+            f"{sizes} for {sizes.in_chans}; give the --model, --patch_size, --mlp_ratio"
+            f"{', --tubelet_size, --conv_frames' if is_video else ''} and --in_chans the file was made with."
         )
     _choose_norm(model, state, checkpoint, report)
     _choose_class_token(model, state, checkpoint, report)
     logger.log(level, "%s", report)
-    if "pos_embed" in state:
+    if isinstance(model, VideoConvViT):
+        _fit_clip_positions(model, state, checkpoint, level)
+    elif "pos_embed" in state:
         state["pos_embed"] = _fit_positions(model, state["pos_embed"], checkpoint, level)
     return state
 
 
 def _choose_norm(
-    model: ConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+    model: Classifier, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
 ) -> None:
     """Leaves the norm that the model's pooling has, in place; without pooling it is that of pretraining."""
     if _norm_name(model) == "norm":
@@ -132,7 +146,7 @@ def _choose_norm(
 
 
 def _choose_class_token(
-    model: ConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
+    model: Classifier, state: dict[str, torch.Tensor], checkpoint: Checkpoint, report: ConversionReport
 ) -> None:
     """Takes a class token away, in place, that the model does not have; raises UserError if it has one and the file
     has none."""
@@ -143,6 +157,26 @@ def _choose_class_token(
         )
     if not model.num_prefix_tokens and state.pop("cls_token", None) is not None:
         report.dropped[report.take_back("cls_token")] = "the model has none; --model convvitv2_... has"
+
+
+def _fit_clip_positions(
+    model: VideoConvViT, state: dict[str, torch.Tensor], checkpoint: Checkpoint, level: int
+) -> None:
+    """Resizes learned positions to the model's grid; fixed ones are the model's own."""
+    if not model.pos_embed.requires_grad:
+        state["pos_embed"] = model.pos_embed.detach()
+        return
+    file_positions = next(checkpoint.tensors[name] for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
+    if checkpoint.kind.is_video:
+        # Positions of this model's own number need no note of their grid.
+        same = file_positions.shape == model.pos_embed.shape
+        grid = model.clip_grid if same and not checkpoint.has_grid else checkpoint.clip_grid(file_positions)
+    else:
+        grid = (model.slots, *checkpoint.grid(file_positions)[0])
+    if grid != model.clip_grid:
+        message = "%s: pos_embed resized from a grid of %s to %s, bicubically in space and linearly in time."
+        logger.log(level, message, checkpoint.source, grid_text(grid), grid_text(model.clip_grid))
+    state["pos_embed"] = resize_clip_pos_embed(state["pos_embed"], grid, model.clip_grid)
 
 
 def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, checkpoint: Checkpoint, level: int) -> torch.Tensor:
@@ -161,7 +195,7 @@ def _fit_positions(model: ConvViT, pos_embed: torch.Tensor, checkpoint: Checkpoi
 
 
 def _load(
-    model: ConvViT, state: Mapping[str, torch.Tensor], source: str, may_miss: tuple[str, ...], level: int
+    model: Classifier, state: Mapping[str, torch.Tensor], source: str, may_miss: tuple[str, ...], level: int
 ) -> None:
     result = model.load_state_dict(state, strict=False)
     missing = [name for name in result.missing_keys if not (may_miss and name.startswith(may_miss))]

@@ -22,7 +22,7 @@ from torch import nn
 
 from pretrain.checkpoints.checks import check_names, check_shapes
 from pretrain.checkpoints.grids import grid_text, square_grid
-from pretrain.checkpoints.kinds import NET_PREFIX, Part
+from pretrain.checkpoints.kinds import NET_PREFIX, VIDEO, Part
 from pretrain.checkpoints.layouts import SEGMENTATION, layout_of
 from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.report import ConversionReport
@@ -85,6 +85,7 @@ DROPPED: dict[Target, dict[Part, str]] = {
 _DECODER_NAMES = ("mask_token", *(f"decoder_{name}" for name in ("embed", "pos_embed", "blocks", "norm", "pred")))
 _PRETRAINING_NAMES = {
     "ConvViT": ("norm", "stage1_output_decode", "stage2_output_decode", *_DECODER_NAMES),
+    VIDEO: ("norm", *_DECODER_NAMES),
     "ViT": ("cls_token", "norm", *_DECODER_NAMES),
     "ConvMAE-v2": ("cls_token", "norm", *_DECODER_NAMES),
 }
@@ -107,6 +108,8 @@ def convert(
     that takes it needs all three, and one that has none leaves them out when it loads.
 
     To pretraining, everything a pretraining file has is kept, and the trunk alone of other files.
+
+    Video files become video models; :func:`pretrain.checkpoints.inflation.inflate` makes them from image files.
 
     Args:
         checkpoint: what :func:`recognise` returns.
@@ -190,6 +193,8 @@ def _check_possible(checkpoint: Checkpoint, target: Target, shapes: Mapping[str,
             f"{checkpoint.source} is a detectron2 checkpoint without {NET_PREFIX[:-1]}; only detectors with a ConvViT "
             f"or ViT under that name can be converted to {target.value}."
         )
+    if family == VIDEO and target in (Target.DETECTION, Target.SEGMENTATION):
+        raise UserError(f"{checkpoint.source} is a {checkpoint.kind.name}, and there is no {target.value} in clips.")
     if family == "ViT" and target in (Target.CLASSIFIER, Target.SEGMENTATION):
         models = "classifiers" if target is Target.CLASSIFIER else "segmentation models"
         raise UserError(f"{checkpoint.source} holds a plain ViT; there are {models} for ConvViT only.")
@@ -272,6 +277,9 @@ def _note_grid(checkpoint: Checkpoint, report: ConversionReport) -> None:
     """Notes a grid that is no square, which the positions keep: no later reader could tell it from their number."""
     name = next(name for name, part in checkpoint.parts.items() if part is Part.POS_EMBED)
     try:
+        if checkpoint.kind.is_video:
+            report.grid = grid_text(checkpoint.clip_grid(checkpoint.tensors[name]))
+            return
         grid, _ = checkpoint.grid(checkpoint.tensors[name])
     except UserError:  # unknown here, and to be refused where it is needed
         return

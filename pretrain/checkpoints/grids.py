@@ -12,8 +12,9 @@ import torch
 
 from pretrain.common.errors import UserError
 from pretrain.models.pos_embed import sincos_pos_embed
+from pretrain.models.video.positions import ClipGrid
 
-__all__ = ["GRID_KEY", "Grid", "file_grid", "grid_text", "square_grid"]
+__all__ = ["GRID_KEY", "Grid", "file_clip_grid", "file_grid", "grid_text", "square_grid"]
 
 Grid = tuple[int, int]
 """Rows and columns."""
@@ -72,9 +73,38 @@ def square_grid(positions: int, may_have_slot: bool = True) -> tuple[Grid, bool]
     )
 
 
-def grid_text(grid: Grid) -> str:
+def file_clip_grid(positions: int, patch_size: Sequence[int], tubelet_size: int, notes: Mapping[str, Any]) -> ClipGrid:
+    """Time slots, rows and columns of a video file's positions, from what it notes.
+
+    Args:
+        patch_size, tubelet_size: of the file's trunk.
+        notes: as for :func:`file_grid`; a converter's grid is written like "8x14x14".
+
+    Raises:
+        UserError: nothing tells the grid.
+    """
+    note = str(notes.get(GRID_KEY, ""))
+    sides = [int(side) for side in note.split("x") if side.isdecimal()]
+    if len(sides) == 3 and prod(sides) == positions:
+        return sides[0], sides[1], sides[2]
+    if note:
+        raise UserError(f"{GRID_KEY}={note!r} is not a grid of {positions} positions; it must be SLOTSxROWSxCOLUMNS.")
+    args = notes.get("args", {})
+    size, num_frames = args.get("input_size"), args.get("num_frames")
+    if isinstance(size, list | tuple) and len(size) == 2 and isinstance(num_frames, int):
+        stride = prod(patch_size)
+        grid = (num_frames // tubelet_size, size[0] // stride, size[1] // stride)
+        if prod(grid) == positions:
+            return grid
+    raise UserError(
+        f"The file does not say which slots, rows and columns its {positions} positions are; add "
+        f'{GRID_KEY}="SLOTSxROWSxCOLUMNS" beside its tensors.'
+    )
+
+
+def grid_text(grid: Sequence[int]) -> str:
     """A grid as it is written and read, such as "4x9"."""
-    return f"{grid[0]}x{grid[1]}"
+    return "x".join(map(str, grid))
 
 
 def _check_note(note: str | None, counts: Sequence[int]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["KINDS", "NET_PREFIX", "Kind", "Part"]
+__all__ = ["KINDS", "NET_PREFIX", "VIDEO", "Kind", "Part"]
 
 NET_PREFIX = "backbone.net."
+VIDEO = "VideoConvViT"
+"""The family of video models."""
 
 
 class Part(Enum):
@@ -37,7 +39,8 @@ class Kind:
     """
     Attributes:
         name: what a report calls it.
-        family: "ConvViT", "ViT", or "other" for detectors that are recognised but not converted.
+        family: "ConvViT", "VideoConvViT" (the same names, but `patch_embed1` is 5-D), "ViT", or "other" for detectors
+            that are recognised but not converted.
         prefix: what the names of trunk and positions begin with.
         parts: a regular expression for each part; of several that match a name the first decides.
         required: the parts that tell this kind from the others.
@@ -57,6 +60,10 @@ class Kind:
     def is_segmentor(self) -> bool:
         return Part.SEGMENTOR in self.parts
 
+    @property
+    def is_video(self) -> bool:
+        return self.family == VIDEO
+
     def part_of(self, name: str) -> Part | None:
         return next((part for part, pattern in self.parts.items() if re.fullmatch(pattern, name)), None)
 
@@ -71,6 +78,7 @@ _TRUNKS = {
     "ConvViT": r"patch_embed[1-4]\..+|blocks[123]\.\d+\..+",
     "ViT": r"patch_embed\.proj\..+|blocks\.\d+\..+",
 }
+_TRUNKS[VIDEO] = _TRUNKS["ConvViT"]
 _CLS_TOKEN = {Part.CLS_TOKEN: "cls_token"}
 _NORM = {Part.NORM: r"norm\.(weight|bias)"}
 _DECODER = {
@@ -132,6 +140,10 @@ KINDS: tuple[Kind, ...] = (
         _CLS_TOKEN | _NORM,
     ),
     _bare("bare ConvViT trunk", "ConvViT", {}, _NORM),
+    _bare("VideoConvMAE pretraining", VIDEO, _NORM, _STAGE_DECODE | _DECODER),
+    _bare("VideoConvViT classifier", VIDEO, _HEAD, _HEAD_NORM),
+    _bare("VideoConvViT classifier without its head", VIDEO, {Part.HEAD_NORM: r"fc_norm\.(weight|bias)"}, {}),
+    _bare("bare VideoConvViT trunk", VIDEO, {}, {}),
     _bare("MAE ViT pretraining", "ViT", _CLS_TOKEN, _NORM | _DECODER),
     _bare("bare ViT trunk", "ViT", {}, _NORM),
     _detector("ConvViT"),

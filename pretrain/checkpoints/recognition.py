@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from pretrain.checkpoints.grids import GRID_KEY, Grid, file_grid, square_grid
-from pretrain.checkpoints.kinds import KINDS, NET_PREFIX, Kind, Part
+from pretrain.checkpoints.grids import GRID_KEY, Grid, file_clip_grid, file_grid, square_grid
+from pretrain.checkpoints.kinds import KINDS, NET_PREFIX, VIDEO, Kind, Part
 from pretrain.checkpoints.trunk_sizes import TrunkSizes, trunk_problems
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, load_metadata
+from pretrain.models.video.positions import ClipGrid
 
 __all__ = ["Checkpoint", "recognise", "summarise"]
 
@@ -75,6 +76,23 @@ class Checkpoint:
         except UserError as e:
             raise UserError(f"{self.source}: {e}") from e
 
+    @property
+    def has_grid(self) -> bool:
+        """Whether a video file notes its grid."""
+        return bool(self.notes.get(GRID_KEY) or self.notes["args"].get("num_frames"))
+
+    def clip_grid(self, pos_embed: torch.Tensor) -> ClipGrid:
+        """Time slots, rows and columns of a video file's position embedding.
+
+        Raises:
+            UserError: nothing tells the grid.
+        """
+        assert self.sizes is not None, "video files have a trunk"
+        try:
+            return file_clip_grid(pos_embed.shape[1], self.sizes.patch_size, self.sizes.tubelet_size, self.notes)
+        except UserError as e:
+            raise UserError(f"{self.source}: {e}") from e
+
 
 def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
     """Says what a checkpoint is; the tensors of a file stay on disk until they are used.
@@ -94,7 +112,8 @@ def recognise(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Checkpoint:
     assert isinstance(content, Mapping)
     original_names = _strip_wrappers(state, source)
     tensors = {name: state[original] for name, original in original_names.items()}
-    kind = _kind_of(tensors, source)
+    is_video = any(name.endswith("patch_embed1.proj.weight") and t.ndim == 5 for name, t in tensors.items())
+    kind = _kind_of(tensors, source, is_video)
     parts = {name: part for name in tensors if (part := kind.part_of(name))}  # all have one
     sizes = None if kind.family == "other" else _read_sizes(kind, tensors, parts, source)
     notes = _notes(content, path)
@@ -151,9 +170,9 @@ def _strip_wrappers(names: Iterable[str], source: str) -> dict[str, str]:
     return original_names
 
 
-def _kind_of(names: Collection[str], source: str) -> Kind:
-    """The only kind that all names fit."""
-    obstacles = {kind: kind.obstacles(names) for kind in KINDS}
+def _kind_of(names: Collection[str], source: str, is_video: bool) -> Kind:
+    """The only kind that all names fit, among those of video or the others."""
+    obstacles = {kind: kind.obstacles(names) for kind in KINDS if kind.is_video == is_video}
     fitting = [kind for kind, found in obstacles.items() if not any(found)]
     if len(fitting) == 1:
         return fitting[0]
@@ -170,7 +189,9 @@ def _kind_of(names: Collection[str], source: str) -> Kind:
 
 
 def _evidence(kind: Kind, present: set[Part], model: str | None) -> str:
-    trunk = {"ConvViT": "patch_embed1-4 and blocks1-3", "ViT": "patch_embed and blocks"}.get(kind.family)
+    convvit = "patch_embed1-4 and blocks1-3"
+    trunks = {"ConvViT": convvit, VIDEO: f"{convvit}, the first embedding 5-D", "ViT": "patch_embed and blocks"}
+    trunk = trunks.get(kind.family)
     has = [f"{trunk}{f' under {kind.prefix[:-1]}' if kind.prefix else ''}"] if trunk else []
     has += [part.value for part in kind.parts if part in present and part is not Part.TRUNK]
     lacks = [part.value for part in kind.parts if part not in present]

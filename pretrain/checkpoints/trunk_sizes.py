@@ -1,18 +1,21 @@
 """Sizes of a trunk, read off the names and shapes of its tensors."""
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import inf, nextafter
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from pretrain.checkpoints.kinds import VIDEO
 from pretrain.common.errors import UserError
 from pretrain.models import SIZES
 from pretrain.models.layers import Attention, Block
 from pretrain.models.trunk import ConvViTTrunk
+from pretrain.models.video.trunk import VideoTrunk
 
 __all__ = ["TrunkSizes", "trunk_problems"]
 
@@ -38,7 +41,10 @@ _VARIANTS = {
 
 @dataclass(frozen=True)
 class TrunkSizes:
-    """Sizes of each stage: ConvViT has three, ViT one. `mlp_ratio` is exact, so that widths multiply without error."""
+    """Sizes of each stage: ConvViT has three, ViT one. `mlp_ratio` is exact, so that widths multiply without error.
+
+    For video there are also the frames of a time slot, and the slots that depthwise convolutions span.
+    """
 
     family: str
     patch_size: tuple[int, ...]
@@ -47,6 +53,8 @@ class TrunkSizes:
     mlp_ratio: tuple[Fraction, ...]
     in_chans: int
     qkv_bias: bool
+    tubelet_size: int = 1
+    conv_frames: int = 1
 
     @classmethod
     def read(cls, family: str, shapes: Mapping[str, tuple[int, ...]]) -> "TrunkSizes":
@@ -55,32 +63,42 @@ class TrunkSizes:
         Raises:
             UserError: a tensor that tells a size is missing or has the wrong number of dimensions.
         """
-        convvit = family == "ConvViT"
+        convvit, video = family in ("ConvViT", VIDEO), family == VIDEO
         embeds = ["patch_embed1", "patch_embed2", "patch_embed3"] if convvit else ["patch_embed"]
         stages = ["blocks1", "blocks2", "blocks3"] if convvit else ["blocks"]
         telling = {f"{embed}.proj.weight": 4 for embed in embeds}
         telling |= {f"{stage}.0.mlp.fc1.weight": 2 if stage in ("blocks", "blocks3") else 4 for stage in stages}
+        if video:
+            telling["patch_embed1.proj.weight"] = 5
         for name, ndim in telling.items():
             if len(shapes.get(name, ())) != ndim or 0 in shapes[name]:
                 raise UserError(f"{name} is {shapes.get(name, 'missing')} where {ndim} dimensions were expected")
         projections = [shapes[f"{embed}.proj.weight"] for embed in embeds]
         hidden = [shapes[f"{stage}.0.mlp.fc1.weight"] for stage in stages]
         blocks = [_block_indices(stage, shapes) for stage in stages]
+        depthwise = shapes.get("blocks1.0.attn.weight", ())
         return cls(
             family=family,
-            patch_size=tuple(shape[2] for shape in projections),
+            patch_size=tuple(shape[-1] for shape in projections),
             embed_dim=tuple(shape[0] for shape in projections),
             depth=tuple(len(indices) for indices in blocks),
             mlp_ratio=tuple(Fraction(shape[0], shape[1]) for shape in hidden),
             in_chans=projections[0][1],
             qkv_bias=f"{stages[-1]}.0.attn.qkv.bias" in shapes,
+            tubelet_size=projections[0][2] if video else 1,
+            conv_frames=depthwise[2] if video and len(depthwise) == 5 else 1,
         )
+
+    def inflated(self, tubelet_size: int, conv_frames: int) -> "TrunkSizes":
+        """Sizes of the video model that an image trunk of these sizes is inflated to."""
+        return replace(self, family=VIDEO, tubelet_size=tubelet_size, conv_frames=conv_frames)
 
     def __str__(self) -> str:
         fields = (
             f"{f} {', '.join(map(str, getattr(self, f)))}" for f in ("embed_dim", "depth", "patch_size", "mlp_ratio")
         )
-        return f"{self.family}-{_VARIANTS.get((self.embed_dim, self.depth), 'other')} ({'; '.join(fields)})"
+        more = f"; tubelet_size {self.tubelet_size}; kernels {self.conv_frames}x5x5" if self.family == VIDEO else ""
+        return f"{self.family}-{_VARIANTS.get((self.embed_dim, self.depth), 'other')} ({'; '.join(fields)}{more})"
 
     @property
     def mlp_ratios(self) -> list[float]:
@@ -90,7 +108,7 @@ class TrunkSizes:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the trunk of these sizes, without positions."""
         with torch.device("meta"):  # the number of heads shows in no shape
-            trunk = _convvit(self) if self.family == "ConvViT" else _vit(self)
+            trunk = _vit(self) if self.family == "ViT" else _convvit(self)
         return {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
 
 
@@ -129,15 +147,19 @@ def trunk_problems(sizes: TrunkSizes, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 
 def _convvit(sizes: TrunkSizes) -> nn.Module:
-    return ConvViTTrunk(
+    options: dict[str, Any] = dict(
         patch_size=sizes.patch_size,
         in_chans=sizes.in_chans,
         embed_dim=sizes.embed_dim,
         depth=sizes.depth,
         num_heads=1,
-        mlp_ratio=cast(tuple[float, ...], sizes.mlp_ratio),  # exact fractions multiply like floats
+        mlp_ratio=sizes.mlp_ratio,  # exact fractions multiply like floats
         qkv_bias=sizes.qkv_bias,
     )
+    if sizes.family != VIDEO:
+        return ConvViTTrunk(**options)
+    tubelet, stride = sizes.tubelet_size, math.prod(sizes.patch_size)
+    return VideoTrunk(stride, tubelet, tubelet_size=tubelet, conv_frames=sizes.conv_frames, **options)
 
 
 def _vit(sizes: TrunkSizes) -> nn.Module:

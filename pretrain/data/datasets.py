@@ -17,7 +17,7 @@ from pretrain.common.errors import UserError
 from pretrain.common.images import check_regular, to_eight_bits
 from pretrain.common.seeding import seeded_torch
 
-__all__ = ["CorruptImages", "EpochDataset", "ImageDataset", "MaskedSample", "SeededImages"]
+__all__ = ["CorruptImages", "EpochDataset", "ImageDataset", "MaskedSample", "Sample", "SeededImages"]
 
 MAX_REPLACEMENTS = 50
 
@@ -43,9 +43,11 @@ class EpochDataset(Dataset):
 
     Attributes:
         seed: of the order, and of whatever is random in its samples.
+        noun: what messages call a sample.
     """
 
     seed: int
+    noun = "image"
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -88,17 +90,24 @@ class SeededImages(EpochDataset, Generic[Sample]):
             for attempt in range(attempts):
                 candidate = (index + attempt) % len(self)
                 try:
-                    image, label = self._read(candidate)
+                    read = self._read(candidate)
                 except Exception:  # decoders raise a dozen types for a damaged file
                     unreadable[attempt] = candidate
                 else:
-                    return self._sample(self.transform(image), label, unreadable)
-        raise UserError(f"None of {attempts} image(s) from {self.name(index)} on can be read: are these image files?")
+                    return self._finish(read, unreadable)
+        raise UserError(
+            f"None of {attempts} {self.noun}(s) from {self.name(index)} on can be read: are these {self.noun} files?"
+        )
+
+    def _finish(self, read: Any, unreadable: torch.Tensor) -> Sample:
+        """A sample of what :meth:`_read` returned."""
+        image, label = read
+        return self._sample(self.transform(image), label, unreadable)
 
     def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> Sample:
         raise NotImplementedError
 
-    def _read(self, index: int) -> tuple[Image.Image, Any]:
+    def _read(self, index: int) -> Any:
         if isinstance(self.reader, ReaderImageFolder):
             check_regular(self.name(index))
         file, label = self.reader[index]
@@ -152,7 +161,7 @@ class CorruptImages:
         self.indices.update(new)
         if len(self.indices) > self.max_share * len(self.dataset):
             raise UserError(
-                f"{len(self.indices)} of {len(self.dataset)} images cannot be read, more than --max_corrupt "
-                f"{self.max_share} allows, for example {self.dataset.name(max(new or self.indices))}."
+                f"{len(self.indices)} of {len(self.dataset)} {self.dataset.noun}s cannot be read, more than "
+                f"--max_corrupt {self.max_share} allows, for example {self.dataset.name(max(new or self.indices))}."
             )
         return [self.dataset.name(index) for index in new]

@@ -51,8 +51,8 @@ def train_loader(
     """
     if len(dataset) < batch_size * world.size:
         raise UserError(
-            f"{len(dataset)} images give no optimizer step: one needs at least {batch_size * world.size} (--batch_size "
-            f"{batch_size} on {world.size} process(es)); lower --batch_size."
+            f"{len(dataset)} {dataset.noun}s give no optimizer step: one needs at least {batch_size * world.size} "
+            f"(--batch_size {batch_size} on {world.size} process(es)); lower --batch_size."
         )
     return DataLoader(
         dataset,

@@ -8,24 +8,26 @@ from typing import Any
 
 import torch
 
-from pretrain.checkpoints.classifier_weights import check_file_classes, load_classifier
+from pretrain.checkpoints.classifier_weights import Classifier, check_file_classes, load_classifier
 from pretrain.common.devices import autocast_of, default_amp
 from pretrain.common.distributed import World
 from pretrain.common.files import save_json
 from pretrain.common.seeding import seed_everything
-from pretrain.data.labels import LabelledImages, class_names, open_labelled
+from pretrain.data.labelled import LabelledSamples, evaluation_samples, is_video, open_split
+from pretrain.data.labels import class_names
 from pretrain.data.samplers import eval_loader
-from pretrain.data.transforms import evaluation_transform, image_mode
 from pretrain.evaluation.accuracy import accuracy_line, measure_accuracy
-from pretrain.models import ConvViT, build_model
+from pretrain.evaluation.views import ViewAverage
+from pretrain.models import ConvViT, VideoConvViT, build_model
 
 __all__ = ["describe", "evaluate_classifier_file", "held_out_images", "make_classifier"]
 
 logger = logging.getLogger(__name__)
 
 
-def make_classifier(args: argparse.Namespace, num_classes: int) -> ConvViT:
+def make_classifier(args: argparse.Namespace, num_classes: int) -> Classifier:
     """The classifier that the arguments describe, with new weights."""
+    own = ("num_frames", "tubelet_size", "conv_frames", "positions") if is_video(args) else ("global_pool",)
     model = build_model(
         args.model,
         img_size=args.input_size,
@@ -34,31 +36,33 @@ def make_classifier(args: argparse.Namespace, num_classes: int) -> ConvViT:
         mlp_ratio=args.mlp_ratio,
         num_classes=num_classes,
         drop_path_rate=getattr(args, "drop_path", 0.0),
-        global_pool=args.global_pool,
         act_checkpoint=args.act_checkpoint,
+        **{name: getattr(args, name) for name in own},
     )
-    assert isinstance(model, ConvViT)
+    assert isinstance(model, ConvViT | VideoConvViT)
     return model
 
 
-def held_out_images(args: argparse.Namespace) -> LabelledImages:
-    """The validation split as it is evaluated: without randomness, and an unreadable image is an error."""
-    transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
-    reader = open_labelled(args.data_path, args.val_split)
-    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=False)
+def held_out_images(args: argparse.Namespace, clips: int = 1, crops: int = 1) -> LabelledSamples:
+    """The validation split as it is evaluated; arguments as of :func:`~pretrain.data.labelled.evaluation_samples`."""
+    return evaluation_samples(args, open_split(args, args.val_split), clips, crops)
 
 
 def describe(args: argparse.Namespace, command: str, images: int, classes: int) -> dict[str, Any]:
     """What a result was measured on, for its file."""
-    names = ("model", "input_size", "global_pool", "data_path", "label_fraction", "init_weights", "seed")
+    names = ["model", "input_size", "global_pool", "data_path", "label_fraction", "init_weights", "seed"]
+    if is_video(args):
+        names += ["num_frames", "tubelet_size", "conv_frames", "sampling", "frame_step"]
     facts = {name: getattr(args, name) for name in names}
     return {"command": command, **facts, "images": images, "classes": classes}
 
 
 def evaluate_classifier_file(
-    args: argparse.Namespace, world: World, device: torch.device, add_head: Callable[[ConvViT], object] | None = None
+    args: argparse.Namespace, world: World, device: torch.device, add_head: Callable[[Classifier], object] | None = None
 ) -> dict[str, float]:
     """Evaluates a classifier's file, prints its accuracy and writes `eval.json`.
+
+    Videos are seen in `--test_clips` x `--test_crops` views, whose softmax scores are averaged.
 
     Args:
         add_head: puts another head on the model before its weights are loaded.
@@ -68,7 +72,8 @@ def evaluate_classifier_file(
     """
     seed_everything(args.seed)
     path = args.init_weights or args.resume
-    images = held_out_images(args)
+    views = (args.test_clips, args.test_crops) if is_video(args) else (1, 1)
+    images = held_out_images(args, *views)
     classes = class_names(images.reader)
     check_file_classes(path, classes, f"{args.data_path} ({args.val_split})")
     model = make_classifier(args, len(classes))
@@ -78,12 +83,14 @@ def evaluate_classifier_file(
     model.to(device).eval()
     autocast = autocast_of(args.amp or default_amp(device), device)
     loader = eval_loader(images, args.batch_size, args.num_workers, world)
-    results = measure_accuracy(model, loader, world, device, autocast)
+    results = measure_accuracy(ViewAverage(model), loader, world, device, autocast)
     logger.info("%s", accuracy_line(results))
     if world.is_main:
         output_dir = Path(args.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
+        seen = {"clips": views[0], "crops": views[1]} if is_video(args) else {}
         save_json(
-            describe(args, "eval", len(images), len(classes)) | {"weights": path, **results}, output_dir / "eval.json"
+            describe(args, "eval", len(images), len(classes)) | {"weights": path, **seen, **results},
+            output_dir / "eval.json",
         )
     return results

@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from pretrain.checkpoints.classifier_weights import Classifier
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.data.datasets import EpochDataset
-from pretrain.data.labels import LabelledImages, LabelledSample
+from pretrain.data.labelled import LabelledSamples
+from pretrain.data.labels import LabelledSample
 from pretrain.data.samplers import eval_loader
-from pretrain.models.classifier import ConvViT
 
 __all__ = ["CachedFeatures", "check_enough_images", "extract_features", "pooled_features"]
 
@@ -22,13 +23,13 @@ class CachedFeatures(EpochDataset):
         images: whose features they are.
     """
 
-    def __init__(self, images: LabelledImages):
-        self.images, self.seed = images, images.seed
+    def __init__(self, images: LabelledSamples):
+        self.images, self.seed, self.noun = images, images.seed, images.noun
         self.readable = torch.empty(0, dtype=torch.int64)
         self.features: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
 
-    def fill(self, extract: Callable[[LabelledImages], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def fill(self, extract: Callable[[LabelledSamples], tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Computes features `(N, C)` and labels `(N,)` of the images, and keeps them."""
         self.features, self.labels = extract(self.images)
 
@@ -41,12 +42,12 @@ class CachedFeatures(EpochDataset):
         return LabelledSample(self.features[index], self.labels[index], self.readable)
 
 
-def pooled_features(model: ConvViT, images: torch.Tensor) -> torch.Tensor:
-    """What the head sees of images `(B, in_chans, H, W)`: `(B, C)`."""
+def pooled_features(model: Classifier, images: torch.Tensor) -> torch.Tensor:
+    """What the head sees of images `(B, in_chans, H, W)` or clips `(B, in_chans, F, H, W)`: `(B, C)`."""
     return model.forward_head(model.forward_features(images), pre_logits=True)
 
 
-def check_enough_images(images: LabelledImages, world: World) -> None:
+def check_enough_images(images: LabelledSamples, world: World) -> None:
     """Raises UserError if there are fewer images than processes."""
     if len(images) < world.size:
         raise UserError(f"{len(images)} images cannot be shared by {world.size} processes; start fewer.")
@@ -54,8 +55,8 @@ def check_enough_images(images: LabelledImages, world: World) -> None:
 
 @torch.no_grad()
 def extract_features(
-    model: ConvViT,
-    images: LabelledImages,
+    model: Classifier,
+    images: LabelledSamples,
     batch_size: int,
     num_workers: int,
     world: World,
@@ -70,7 +71,7 @@ def extract_features(
     check_enough_images(images, world)
     model.eval()
     features, labels = [], []
-    for image, label, _ in eval_loader(images, batch_size, num_workers, world):
+    for image, label, *_ in eval_loader(images, batch_size, num_workers, world):
         with autocast():
             features.append(pooled_features(model, image.to(device, non_blocking=True)).float())
         labels.append(label.to(device))

@@ -10,18 +10,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.checkpoints.classifier_weights import Classifier, load_trunk
 from pretrain.common.devices import autocast_of, default_amp
 from pretrain.common.distributed import World, in_world
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
 from pretrain.common.seeding import seed_everything
-from pretrain.data.labels import LabelledImages, check_same_classes, class_names, open_labelled, take_fraction
-from pretrain.data.transforms import image_mode
+from pretrain.data.labelled import LabelledSamples, evaluation_samples, open_split
+from pretrain.data.labels import check_same_classes, class_names, take_fraction
 from pretrain.evaluation.accuracy import accuracy_line, count_correct
 from pretrain.evaluation.classifiers import describe, held_out_images, make_classifier
 from pretrain.evaluation.features import check_enough_images, extract_features
-from pretrain.models import ConvViT
 
 __all__ = [
     "NeighbourImages",
@@ -82,8 +81,8 @@ class NeighbourImages:
         classes: their names, in order.
     """
 
-    train: LabelledImages
-    test: LabelledImages
+    train: LabelledSamples
+    test: LabelledSamples
     classes: list[str]
 
 
@@ -97,12 +96,12 @@ def open_neighbour_images(args: argparse.Namespace, world: World) -> NeighbourIm
         FileNotFoundError, UserError: data that cannot be used, or too few images for the neighbours or the processes.
     """
     test = held_out_images(args)
-    reader = open_labelled(args.data_path, args.train_split)
+    reader = open_split(args, args.train_split)
     classes = class_names(reader)
     check_same_classes(classes, class_names(test.reader), args.data_path)
     if args.label_fraction != 1:
         reader = take_fraction(reader, args.label_fraction, args.seed)
-    train = LabelledImages(reader, test.transform, args.seed, image_mode(args.in_chans), replace=False)
+    train = evaluation_samples(args, reader)
     if args.k > len(train):
         raise UserError(f"--k {args.k} neighbours cannot be found among {len(train)} training images.")
     for images in (train, test):
@@ -111,7 +110,7 @@ def open_neighbour_images(args: argparse.Namespace, world: World) -> NeighbourIm
 
 
 def measure_neighbours(
-    model: ConvViT,
+    model: Classifier,
     images: NeighbourImages,
     args: argparse.Namespace,
     world: World,
@@ -127,7 +126,7 @@ def measure_neighbours(
         `acc1` and `acc5` in percent, the same in every process.
     """
 
-    def features_of(images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+    def features_of(images: LabelledSamples) -> tuple[torch.Tensor, torch.Tensor]:
         features, labels = extract_features(model, images, args.batch_size, args.num_workers, world, device, autocast)
         return features.to(device), labels.to(device)
 
@@ -136,7 +135,7 @@ def measure_neighbours(
     )
 
 
-def _feature_extractor(args: argparse.Namespace, device: torch.device) -> ConvViT:
+def _feature_extractor(args: argparse.Namespace, device: torch.device) -> Classifier:
     model = make_classifier(args, 0)
     if args.init_weights:
         load_trunk(model, args.init_weights)

@@ -11,6 +11,7 @@ from torch import nn
 from pretrain.common.distributed import World
 from pretrain.data.datasets import MaskedSample
 from pretrain.data.transforms import normalisation
+from pretrain.data.video.datasets import MaskedClip
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 
 __all__ = ["mean_losses", "reconstruction_picture"]
@@ -22,7 +23,7 @@ GAP = 4
 @torch.no_grad()
 def mean_losses(
     loss: nn.Module,
-    batches: Iterable[MaskedSample],
+    batches: Iterable[MaskedSample | MaskedClip],
     mask_ratio: float,
     world: World,
     device: torch.device,

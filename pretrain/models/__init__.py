@@ -2,6 +2,19 @@
 
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.classifier import ConvViT
-from pretrain.models.named import CLASSIFIERS, MODELS, SIZES, build_model
+from pretrain.models.named import CLASSIFIERS, MODELS, SIZES, VIDEO_CLASSIFIERS, VIDEO_MODELS, build_model
+from pretrain.models.video.autoencoder import VideoConvMAE
+from pretrain.models.video.classifier import VideoConvViT
 
-__all__ = ["CLASSIFIERS", "MODELS", "SIZES", "ConvViT", "MaskedAutoencoderConvViT", "build_model"]
+__all__ = [
+    "CLASSIFIERS",
+    "MODELS",
+    "SIZES",
+    "VIDEO_CLASSIFIERS",
+    "VIDEO_MODELS",
+    "ConvViT",
+    "MaskedAutoencoderConvViT",
+    "VideoConvMAE",
+    "VideoConvViT",
+    "build_model",
+]

@@ -180,11 +180,15 @@ class MaskedAutoencoderConvViT(ConvMAEEncoder):
 
 
 class ReconstructionLoss(nn.Module):
-    """A module whose `forward` is the model's :meth:`~MaskedAutoencoderConvViT.forward_loss`, for DDP and compilers."""
+    """A module whose `forward` is the model's :meth:`~MaskedAutoencoderConvViT.forward_loss`, for DDP and compilers.
 
-    def __init__(self, model: MaskedAutoencoderConvViT):
+    Args:
+        model: :class:`MaskedAutoencoderConvViT`, or its like for clips.
+    """
+
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self.model.forward_loss(*args, **kwargs)

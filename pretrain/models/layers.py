@@ -5,6 +5,7 @@ shapes are those of the published files, so 1×1 convolutions keep 4-D weights a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +99,7 @@ class ConvBlock(nn.Module):
 
     Args:
         norm_layer: LayerNorm over channels; its eps is 1e-5 in pretraining and classification, 1e-6 in detection.
+        conv_layer: makes the depthwise convolution; called with the number of channels.
     """
 
     def __init__(
@@ -107,11 +109,12 @@ class ConvBlock(nn.Module):
         drop_path: float = 0.0,
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         act_layer: Callable[[], nn.Module] = nn.GELU,
+        conv_layer: Callable[[int], nn.Module] = DepthwiseConv,
     ):
         super().__init__()
         self.norm1 = norm_layer(dim)
         self.conv1 = PointwiseConv(dim, dim)
-        self.attn = DepthwiseConv(dim)
+        self.attn = conv_layer(dim)
         self.conv2 = PointwiseConv(dim, dim)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = norm_layer(dim)
@@ -120,7 +123,7 @@ class ConvBlock(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        apply_conv: Callable[[DepthwiseConv, torch.Tensor], torch.Tensor] | None = None,
+        apply_conv: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """
         Args:

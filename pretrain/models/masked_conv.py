@@ -36,11 +36,16 @@ class VisibleConv:
 
     def __call__(self, conv: DepthwiseConv, x: torch.Tensor) -> torch.Tensor:
         """Tokens x `(M, K, side * side, C)`, rows first within each patch, to the same shape."""
+        assert conv.bias is not None
+        return self.convolve(x, conv.weight, conv.bias)
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Convolves with a weight `(C, 1, kernel_size, kernel_size)`."""
         tokens = x.flatten(0, 2)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            out = _WindowConv.apply(tokens, conv.weight, conv.bias, self.index)
+            out = _WindowConv.apply(tokens, weight, bias, self.index)
         else:
-            out = _convolve(_windows(tokens, self.index), conv.weight, conv.bias)
+            out = _convolve(_windows(tokens, self.index), weight, bias)
         return out.view(x.shape)
 
 

@@ -1,4 +1,7 @@
-"""The named models: `build_model("convmae_convvit_base_patch16")` to pretrain, `"convvit_base_patch16"` to classify."""
+"""The named models: `build_model("convmae_convvit_base_patch16")` to pretrain, `"convvit_base_patch16"` to classify.
+
+Those of video are `"videoconvmae_convvit_base_patch16"` and `"videoconvvit_base_patch16"`.
+"""
 
 from typing import Any
 
@@ -6,13 +9,19 @@ from pretrain.common.errors import UserError
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.classifier import ConvViT
 from pretrain.models.convmae_v2 import ConvViTv2, MaskedAutoencoderConvViTv2
+from pretrain.models.video.autoencoder import VideoConvMAE
+from pretrain.models.video.classifier import VideoConvViT
 
 __all__ = [
     "CLASSIFIERS",
     "MODELS",
     "SIZES",
+    "VIDEO_CLASSIFIERS",
+    "VIDEO_MODELS",
     "ConvViT",
     "MaskedAutoencoderConvViT",
+    "VideoConvMAE",
+    "VideoConvViT",
     "build_model",
     "classifier_of",
     "has_class_token",
@@ -53,6 +62,17 @@ CLASSIFIERS: dict[str, dict] = {
     for size, config in SIZES.items()
 }
 
+# Decoders: VideoMAE's (arXiv:2203.12602) of half the width for its S and B; the tiny one is ours.
+VIDEO_DECODERS = {
+    "tiny_patch16": TINY_DECODER,
+    "small_patch16": dict(decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3),
+    "base_patch16": dict(decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6),
+}
+VIDEO_CLASSIFIERS: dict[str, dict] = {f"videoconvvit_{size}": CLASSIFIERS[f"convvit_{size}"] for size in VIDEO_DECODERS}
+VIDEO_MODELS: dict[str, dict] = {
+    f"videoconvmae_convvit_{size}": CLASSIFIERS[f"convvit_{size}"] | decoder for size, decoder in VIDEO_DECODERS.items()
+}
+
 
 def has_class_token(name: str) -> bool:
     """Whether a model of this name is of ConvMAE-v2."""
@@ -66,20 +86,25 @@ def classifier_of(name: str) -> str:
     return f"{'convvitv2' if has_class_token(name) else 'convvit'}_{size}"
 
 
-def build_model(name: str, **overrides: Any) -> MaskedAutoencoderConvViT | ConvViT:
-    """A named model: an autoencoder for pretraining, or a classifier.
+def build_model(name: str, **overrides: Any) -> MaskedAutoencoderConvViT | ConvViT | VideoConvMAE | VideoConvViT:
+    """A named model: an autoencoder for pretraining, or a classifier, of images or clips.
 
     Args:
-        name: one of :data:`MODELS` or :data:`CLASSIFIERS`.
-        overrides: any arguments of :class:`~pretrain.models.autoencoder.MaskedAutoencoderConvViT`, or of
-            :class:`~pretrain.models.classifier.ConvViT`.
+        name: a key of :data:`MODELS`, :data:`CLASSIFIERS`, :data:`VIDEO_MODELS` or :data:`VIDEO_CLASSIFIERS`.
+        overrides: any arguments of the model's class.
 
     Raises:
         UserError: there is no model of this name.
     """
-    if name in CLASSIFIERS:
-        return (ConvViTv2 if has_class_token(name) else ConvViT)(**CLASSIFIERS[name] | overrides)
-    if name not in MODELS:
-        raise UserError(f"There is no model {name!r}; choose one of {', '.join([*MODELS, *CLASSIFIERS])}.")
-    model = MaskedAutoencoderConvViTv2 if has_class_token(name) else MaskedAutoencoderConvViT
-    return model(**MODELS[name] | overrides)
+    v2 = has_class_token(name)
+    families: list[tuple[dict[str, dict], type]] = [
+        (MODELS, MaskedAutoencoderConvViTv2 if v2 else MaskedAutoencoderConvViT),
+        (CLASSIFIERS, ConvViTv2 if v2 else ConvViT),
+        (VIDEO_MODELS, VideoConvMAE),
+        (VIDEO_CLASSIFIERS, VideoConvViT),
+    ]
+    for models, make in families:
+        if name in models:
+            return make(**models[name] | overrides)
+    names = [name for models, _ in families for name in models]
+    raise UserError(f"There is no model {name!r}; choose one of {', '.join(names)}.")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pretrain.common.errors import UserError
-from pretrain.models.layers import Attention, Block, ConvBlock, PatchEmbed, drop_path_rates
+from pretrain.models.layers import Attention, Block, ConvBlock, DepthwiseConv, PatchEmbed, drop_path_rates
 
 __all__ = ["ConvViTTrunk", "per_stage", "run_blocks"]
 
@@ -40,6 +40,7 @@ class ConvViTTrunk(nn.Module):
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
         conv_norm_layer: norm of the convolution blocks: eps 1e-5 in pretraining and classification, 1e-6 in detection.
         norm_layer: norm of the transformer blocks.
+        conv_layer: makes the depthwise convolution of a block of stages 1 and 2, from its channels.
         attention: makes the attention module of stage-3 block `i`; called as `attention(i)`.
         block_layer: the blocks of stage 3, :class:`pretrain.models.layers.Block` or one with its arguments.
         act_checkpoint: recompute the blocks' activations in the backward pass: one bool, or one for each stage.
@@ -69,6 +70,7 @@ class ConvViTTrunk(nn.Module):
         conv_norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
         act_layer: Callable[[], nn.Module] = nn.GELU,
+        conv_layer: Callable[[int], nn.Module] = DepthwiseConv,
         attention: Callable[[int], nn.Module] | None = None,
         block_layer: Callable[..., nn.Module] = Block,
         act_checkpoint: bool | Sequence[bool] = False,
@@ -95,7 +97,7 @@ class ConvViTTrunk(nn.Module):
         rates = drop_path_rates(drop_path_rate, depth)
         self.blocks1, self.blocks2 = (
             nn.ModuleList(
-                ConvBlock(self.embed_dim[stage], mlp_ratio[stage], rate, conv_norm_layer, act_layer)
+                ConvBlock(self.embed_dim[stage], mlp_ratio[stage], rate, conv_norm_layer, act_layer, conv_layer)
                 for rate in rates[stage]
             )
             for stage in (0, 1)

@@ -8,10 +8,11 @@ from pathlib import Path
 from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import MODELS
+from pretrain.models import MODELS, VIDEO_MODELS
 from pretrain.models.named import has_class_token
 from pretrain.models.trunk import per_stage
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
+from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
 
 __all__ = [
     "PROBE_DEFAULTS",
@@ -48,7 +49,7 @@ LARGEST_SEED = 2**31
 
 FOLDER = (
     "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
-    "tar shards"
+    "tar shards; for video models a folder of videos, or a list of them"
 )
 
 DESCRIPTION = """\
@@ -71,9 +72,16 @@ def build_parser() -> argparse.ArgumentParser:
     model, data, optimization, run = (
         parser.add_argument_group(title) for title in ("model", "data", "optimization", "run")
     )
-    add_model_arguments(model, MODELS)
+    add_model_arguments(model, [*MODELS, *VIDEO_MODELS])
     add_pretraining_arguments(model)
     add_target_arguments(parser.add_argument_group("targets"))
+    video = parser.add_argument_group("video models")
+    add_clip_arguments(video)
+    video.add_argument(
+        "--multi_scale",
+        action=argparse.BooleanOptionalAction,
+        help="add stages 1 and 2 to what the decoder sees [on]",
+    )
     add_data_arguments(data)
     add_optimizer_arguments(optimization)
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
@@ -108,7 +116,9 @@ def add_model_arguments(group: Group, models: Iterable[str]) -> None:
 
 
 def add_pretraining_arguments(group: Group) -> None:
-    group.add_argument("--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75]")
+    group.add_argument(
+        "--mask_ratio", type=float, default=0.75, help="share of patches that is masked [0.75; video: 0.9]"
+    )
     group.add_argument(
         "--norm_pix_loss",
         action=argparse.BooleanOptionalAction,
@@ -196,10 +206,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: an unknown model, or a value out of range.
     """
-    args = build_parser().parse_args(argv)
+    args = parse_with_recipe(build_parser(), argv, PRETRAIN_CLIPS)
     take_sizes_of_file(args)
-    check_model_arguments(args, MODELS)
-    for name, value in RECIPES[args.model.partition("_")[0]].items():
+    check_model_arguments(args, MODELS | VIDEO_MODELS)
+    for name, value in RECIPES.get(args.model.partition("_")[0], {}).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.picture_epochs is None:

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from pretrain.checkpoints.classifier_weights import Classifier
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_atomically, save_json
-from pretrain.data.labels import (
-    LabelledImages,
-    LabelledSample,
-    check_same_classes,
-    class_names,
-    open_labelled,
-    take_fraction,
-)
+from pretrain.data.labelled import LabelledSamples, open_split
+from pretrain.data.labels import LabelledSample, check_same_classes, class_names, take_fraction
+from pretrain.data.video.datasets import ClipNotes, LabelledClip, LabelledClips
 from pretrain.evaluation.accuracy import accuracy_line
 from pretrain.evaluation.classifiers import describe, held_out_images
-from pretrain.models import ConvViT
 
-__all__ = ["ClassificationLoss", "Results", "Splits", "labelled_inputs", "open_splits"]
+__all__ = ["ClassificationLoss", "Results", "Splits", "clip_notes", "noting_inputs", "open_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +36,7 @@ class Splits:
     """
 
     train: Any
-    held_out: LabelledImages
+    held_out: LabelledSamples
     classes: list[str]
 
 
@@ -51,7 +46,7 @@ def open_splits(args: argparse.Namespace) -> Splits:
     Raises:
         FileNotFoundError, UserError: data that cannot be used.
     """
-    train = open_labelled(args.data_path, args.train_split)
+    train = open_split(args, args.train_split)
     classes = class_names(train)
     held_out = held_out_images(args)
     check_same_classes(classes, class_names(held_out.reader), args.data_path)
@@ -71,9 +66,28 @@ class ClassificationLoss(nn.Module):
         return self.criterion(self.model(inputs), targets)
 
 
-def labelled_inputs(batch: LabelledSample, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def labelled_inputs(batch: LabelledSample | LabelledClip, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, or features, and labels on the device."""
     return batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
+
+
+def clip_notes(images: LabelledSamples, world: World) -> list[ClipNotes]:
+    """What takes note of peculiar videos, if the samples are clips; else nothing."""
+    return [ClipNotes(images, world)] if isinstance(images, LabelledClips) else []
+
+
+def noting_inputs(
+    notes: Sequence[ClipNotes], device: torch.device
+) -> Callable[[LabelledSample | LabelledClip], tuple[torch.Tensor, torch.Tensor]]:
+    """:func:`labelled_inputs` of batches that the notes take note of."""
+
+    def inputs(batch: LabelledSample | LabelledClip) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(batch, LabelledClip):
+            for note in notes:
+                note.add(batch)
+        return labelled_inputs(batch, device)
+
+    return inputs
 
 
 class Results:
@@ -84,7 +98,7 @@ class Results:
         model: the classifier that is trained.
     """
 
-    def __init__(self, args: argparse.Namespace, command: str, model: ConvViT, splits: Splits, world: World):
+    def __init__(self, args: argparse.Namespace, command: str, model: Classifier, splits: Splits, world: World):
         self.args, self.command, self.model, self.splits, self.world = args, command, model, splits, world
         self.output_dir = Path(args.output_dir)
         self.exported = self.output_dir / "classifier.pth"

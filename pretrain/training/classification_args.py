@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import CLASSIFIERS
+from pretrain.models import CLASSIFIERS, VIDEO_CLASSIFIERS
 from pretrain.training.args import (
     add_data_arguments,
     add_model_arguments,
@@ -19,6 +19,13 @@ from pretrain.training.args import (
     check_run_arguments,
     check_seed,
     take_sizes_of_file,
+)
+from pretrain.training.video_args import (
+    FINETUNE_CLIPS,
+    PROBE_CLIPS,
+    add_clip_arguments,
+    add_clip_classifier_arguments,
+    parse_with_recipe,
 )
 
 __all__ = ["parse_finetune_args", "parse_knn_args", "parse_linprobe_args"]
@@ -70,7 +77,7 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> argparse.Namespace
     augmentation.add_argument("--color_jitter", type=float, default=0.0, help="without --aa; 0: none [0]")
     augmentation.add_argument("--reprob", type=float, default=0.25, help="random erasing's probability [0.25]")
     parser.set_defaults(**FINETUNE)
-    args = _check_training(parser.parse_args(argv))
+    args = _check_training(parse_with_recipe(parser, argv, FINETUNE_CLIPS))
     if (args.mixup or args.cutmix) and args.batch_size % 2:
         raise UserError(f"Mixup and CutMix pair images, so --batch_size must be even, got {args.batch_size}.")
     check_in_range(args, 0, 1, "smoothing", "drop_path", whole=False)
@@ -96,7 +103,7 @@ def parse_linprobe_args(argv: Sequence[str] | None = None) -> argparse.Namespace
         help="random crops and flips, as published; without, features are computed once and kept [on]",
     )
     parser.set_defaults(**LINPROBE)
-    args = _check_training(parser.parse_args(argv))
+    args = _check_training(parse_with_recipe(parser, argv, PROBE_CLIPS))
     if args.weight_decay:
         raise UserError(f"The linear probe's LARS runs without weight decay, got --weight_decay {args.weight_decay}.")
     return args
@@ -120,9 +127,9 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--output_dir", required=True, metavar="DIR", help="for knn.json")
     run.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
     run.add_argument("--seed", type=int, default=0, help="of random weights [0]")
-    args = parser.parse_args(argv)
+    args = parse_with_recipe(parser, argv, PROBE_CLIPS)
     take_sizes_of_file(args)
-    check_model_arguments(args, CLASSIFIERS)
+    check_model_arguments(args, CLASSIFIERS | VIDEO_CLASSIFIERS)
     _check_data(args)
     check_at_least(args, 1, "k", "batch_size")
     check_seed(args)
@@ -136,7 +143,7 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     model = parser.add_argument_group("model")
-    add_model_arguments(model, CLASSIFIERS)
+    add_model_arguments(model, [*CLASSIFIERS, *VIDEO_CLASSIFIERS])
     model.add_argument(
         "--global_pool",
         action=argparse.BooleanOptionalAction,
@@ -150,8 +157,12 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
         help="classify token 0 instead: the class token of convvitv2 models, elsewhere the upper left patch, as in the "
         "published linear-probe command",
     )
+    video = parser.add_argument_group("video models")
+    add_clip_arguments(video)
+    add_clip_classifier_arguments(video)
     data = parser.add_argument_group("data")
-    add_data_arguments(data, "folder with train/CLASS/ and val/CLASS/ folders of images")
+    folder = "folder with train/CLASS/ and val/CLASS/ folders of images, or of videos; for these also lists train.csv …"
+    add_data_arguments(data, folder)
     data.add_argument("--train_split", default="train", help="folder, or split of a Hugging Face data set [train]")
     data.add_argument("--val_split", default="val", help="likewise [val]")
     data.add_argument("--label_fraction", type=float, default=1.0, help="share of each class to train on [1]")
@@ -183,7 +194,7 @@ def _check_data(args: argparse.Namespace) -> None:
 
 def _check_training(args: argparse.Namespace) -> argparse.Namespace:
     take_sizes_of_file(args)
-    check_model_arguments(args, CLASSIFIERS)
+    check_model_arguments(args, CLASSIFIERS | VIDEO_CLASSIFIERS)
     check_run_arguments(args)
     _check_data(args)
     check_at_least(args, 1, "eval_epochs")

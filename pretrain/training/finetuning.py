@@ -12,17 +12,14 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.checkpoints.classifier_weights import Classifier, load_trunk
 from pretrain.common.distributed import World, in_world
-from pretrain.data.augmentation import finetune_transform
 from pretrain.data.datasets import CorruptImages
-from pretrain.data.labels import LabelledImages, LabelledSample
+from pretrain.data.labelled import finetuning_samples
 from pretrain.data.samplers import eval_loader, train_loader
-from pretrain.data.transforms import image_mode
 from pretrain.evaluation.accuracy import measure_accuracy
 from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
-from pretrain.models import ConvViT
-from pretrain.training.classification import ClassificationLoss, Results, labelled_inputs, open_splits
+from pretrain.training.classification import ClassificationLoss, Results, clip_notes, noting_inputs, open_splits
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
@@ -55,7 +52,7 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     """
     splits = open_splits(args)
     model = make_classifier(args, len(splits.classes))
-    images = _training_images(args, splits.train)
+    images = finetuning_samples(args, splits.train)
     loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
     held_out = eval_loader(splits.held_out, args.batch_size, args.num_workers, world)
     mixup = _make_mixup(args, len(splits.classes))
@@ -65,17 +62,19 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     precision = Precision(args.amp, device, model)
     results = Results(args, "finetune", model, splits, world)
     average = WeightAverage(model, args.model_ema, results) if args.model_ema else None
-    extras: list[Results | WeightAverage] = [results, average] if average else [results]
+    exporters: list[Results | WeightAverage] = [results, average] if average else [results]
+    notes = clip_notes(images, world)
+    inputs = noting_inputs(notes, device)
 
-    def inputs(batch: LabelledSample) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = labelled_inputs(batch, device)
-        return mixup(images, labels) if mixup else (images, labels)
+    def evaluate(epoch: int) -> dict[str, float]:
+        counts = {name: count for note in notes for name, count in note.counts().items()}
+        return results.evaluate(epoch, accuracy_of, average.model if average else None) | counts
 
     def accuracy_of(model: nn.Module) -> dict[str, float]:
         return measure_accuracy(model.eval(), held_out, world, device, precision.autocast)
 
     def export(state: Mapping[str, Any]) -> None:
-        for part in extras:
+        for part in exporters:
             part.export(state)
 
     return TrainingParts(
@@ -85,24 +84,23 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
         loss=ClassificationLoss(model, _make_criterion(args)),
         optimizer=_make_optimizer(args, model, device),
         precision=precision,
-        inputs=inputs,
+        inputs=(lambda batch: mix(mixup, *inputs(batch))) if mixup else inputs,
         set_training_mode=model.train,
         after_step=average.update if average else None,
-        evaluate=lambda epoch: results.evaluate(epoch, accuracy_of, average.model if average else None),
+        evaluate=evaluate,
         export=export,
-        exports=[part.exported for part in extras],
-        extras=extras,
+        exports=[part.exported for part in exporters],
+        extras=[*exporters, *notes],
     )
 
 
-def _training_images(args: argparse.Namespace, reader: Any) -> LabelledImages:
-    transform = finetune_transform(
-        args.input_size, args.in_chans, args.aa, args.crop_min, args.color_jitter, args.reprob
-    )
-    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans))
+def mix(mixup: Mixup, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mixes images `(B, C, H, W)`, or clips `(B, C, F, H, W)` with the same rectangle in every frame."""
+    mixed, targets = mixup(images.flatten(1, -3), labels)
+    return mixed.view(images.shape), targets
 
 
-def _initialise(model: ConvViT, path: str) -> None:
+def _initialise(model: Classifier, path: str) -> None:
     """Loads a pretrained trunk, beside a head that is nearly zero."""
     load_trunk(model, path)
     assert isinstance(model.head, nn.Linear)
@@ -127,7 +125,7 @@ def _make_criterion(args: argparse.Namespace) -> nn.Module:
     return LabelSmoothingCrossEntropy(args.smoothing) if args.smoothing else nn.CrossEntropyLoss()
 
 
-def _make_optimizer(args: argparse.Namespace, model: ConvViT, device: torch.device) -> torch.optim.Optimizer:
+def _make_optimizer(args: argparse.Namespace, model: Classifier, device: torch.device) -> torch.optim.Optimizer:
     groups = param_groups_layer_decay(model, args.weight_decay, model.no_weight_decay(), layer_decay=args.layer_decay)
     return torch.optim.AdamW(groups, lr=args.lr, fused=device.type == "cuda")
 
@@ -140,7 +138,7 @@ class WeightAverage:
         results: writes its weights.
     """
 
-    def __init__(self, model: ConvViT, decay: float, results: Results):
+    def __init__(self, model: Classifier, decay: float, results: Results):
         self.source, self.results = model, results
         self.average = ModelEmaV3(model, decay=decay)
         self.exported = results.output_dir / "classifier_ema.pth"

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from timm.layers import trunc_normal_
@@ -10,17 +9,15 @@ from timm.optim import Lars
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pretrain.checkpoints.classifier_weights import load_trunk
+from pretrain.checkpoints.classifier_weights import Classifier, load_trunk
 from pretrain.common.distributed import World, in_world
 from pretrain.data.datasets import CorruptImages
-from pretrain.data.labels import LabelledImages
+from pretrain.data.labelled import LabelledSamples, probing_samples
 from pretrain.data.samplers import eval_loader, train_loader
-from pretrain.data.transforms import evaluation_transform, image_mode, train_transform
 from pretrain.evaluation.accuracy import measure_accuracy
 from pretrain.evaluation.classifiers import evaluate_classifier_file, make_classifier
 from pretrain.evaluation.features import CachedFeatures, extract_features, pooled_features
-from pretrain.models import ConvViT
-from pretrain.training.classification import ClassificationLoss, Results, labelled_inputs, open_splits
+from pretrain.training.classification import ClassificationLoss, Results, clip_notes, noting_inputs, open_splits
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
@@ -61,7 +58,7 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     splits = open_splits(args)
     model = make_classifier(args, len(splits.classes))
     head = add_probe_head(model, world)
-    images = _training_images(args, splits.train)
+    images = probing_samples(args, splits.train)
     loader = _training_loader(args, images, world, device)
     held_out = eval_loader(CachedFeatures(splits.held_out), FEATURE_BATCH, 0, world)
     if initialise:
@@ -71,12 +68,18 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     results = Results(args, "linprobe", model, splits, world)
     logits = ProbeLogits(model)
 
-    def extract(images: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+    notes = clip_notes(images, world) if args.augment else []
+
+    def extract(images: LabelledSamples) -> tuple[torch.Tensor, torch.Tensor]:
         return extract_features(model, images, args.batch_size, args.num_workers, world, device, precision.autocast)
 
     def accuracy_of(model: nn.Module) -> dict[str, float]:
         model.eval()
         return measure_accuracy(logits, held_out, world, device, precision.autocast)
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        counts = {name: count for note in notes for name, count in note.counts().items()}
+        return results.evaluate(epoch, accuracy_of) | counts
 
     return TrainingParts(
         model=model,
@@ -85,26 +88,18 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
         loss=ClassificationLoss(logits, nn.CrossEntropyLoss()),
         optimizer=lars(list(head.parameters()), args.lr),
         precision=precision,
-        inputs=lambda batch: labelled_inputs(batch, device),
+        inputs=noting_inputs(notes, device),
         set_training_mode=logits.train_head,
         start=lambda: _fill_caches([loader, held_out], extract),
-        evaluate=lambda epoch: results.evaluate(epoch, accuracy_of),
+        evaluate=evaluate,
         export=results.export,
         exports=[results.exported],
-        extras=[results],
+        extras=[results, *notes],
     )
 
 
-def _training_images(args: argparse.Namespace, reader: Any) -> LabelledImages:
-    if args.augment:
-        transform = train_transform(tuple(args.input_size), args.in_chans, args.crop_min)
-    else:
-        transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
-    return LabelledImages(reader, transform, args.seed, image_mode(args.in_chans), replace=args.augment)
-
-
 def _training_loader(
-    args: argparse.Namespace, images: LabelledImages, world: World, device: torch.device
+    args: argparse.Namespace, images: LabelledSamples, world: World, device: torch.device
 ) -> DataLoader:
     """Augmented images, or features that :meth:`CachedFeatures.fill` computes."""
     if args.augment:
@@ -113,7 +108,7 @@ def _training_loader(
 
 
 def _fill_caches(
-    loaders: Sequence[DataLoader], extract: Callable[[LabelledImages], tuple[torch.Tensor, torch.Tensor]]
+    loaders: Sequence[DataLoader], extract: Callable[[LabelledSamples], tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
     for loader in loaders:
         if isinstance(loader.dataset, CachedFeatures):
@@ -149,7 +144,7 @@ class WorldBatchNorm1d(nn.BatchNorm1d):
         return (x - mean) * (var + self.eps).rsqrt()
 
 
-def add_probe_head(model: ConvViT, world: World) -> nn.Module:
+def add_probe_head(model: Classifier, world: World) -> nn.Module:
     """Freezes a model, and puts on it and returns a new head, under the names of the published probe."""
     head = nn.Linear(model.num_features, model.num_classes)
     trunc_normal_(head.weight, std=0.01)
@@ -169,9 +164,9 @@ def lars(parameters: Sequence[torch.Tensor], lr: float) -> Lars:
 
 
 class ProbeLogits(nn.Module):
-    """Logits of images, or of features computed before; gradients reach the head alone."""
+    """Logits of images or clips, or of features computed before; gradients reach the head alone."""
 
-    def __init__(self, model: ConvViT):
+    def __init__(self, model: Classifier):
         super().__init__()
         self.model = model
 
@@ -181,7 +176,7 @@ class ProbeLogits(nn.Module):
         self.model.head.train()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if inputs.ndim == 4:
+        if inputs.ndim > 2:
             with torch.no_grad():
                 inputs = pooled_features(self.model, inputs)
         return self.model.head(inputs)

@@ -70,7 +70,7 @@ class TrainingLoop:
         self.steps_per_epoch = -(-len(parts.loader) // args.accum_iter)
         sampler, dataset = parts.loader.sampler, parts.loader.dataset
         assert isinstance(sampler, StatelessSampler) and isinstance(dataset, EpochDataset)
-        self.sampler, self.num_images = sampler, len(dataset)
+        self.sampler, self.num_images, self.noun = sampler, len(dataset), dataset.noun
         self.epoch = self.iteration = self.steps_done = self.steps_saved = 0
         self.totals = no_totals(self.parts.loss_names)
         self.lr = 0.0
@@ -81,17 +81,19 @@ class TrainingLoop:
         """Logs the model, the data, and how many steps of what learning rate the run has."""
         args, model = self.args, self.parts.model
         logger.info(
-            "%s, %d parameters; %d images of %s.",
+            "%s, %d parameters; %d %ss of %s.",
             args.model,
             sum(p.numel() for p in model.parameters()),
             self.num_images,
+            self.noun,
             "x".join(str(side) for side in args.input_size),
         )
         logger.info(
-            "Effective batch %d = %d images x %d micro-batches x %d processes; learning rate %.4g; %d steps an epoch x "
+            "Effective batch %d = %d %ss x %d micro-batches x %d processes; learning rate %.4g; %d steps an epoch x "
             "%d epochs = %d steps.",
             self.effective_batch,
             args.batch_size,
+            self.noun,
             args.accum_iter,
             self.world.size,
             args.lr,
@@ -303,4 +305,4 @@ class TrainingLoop:
 
 def warn_of_corrupt(names: Iterable[str]) -> None:
     for name in names:
-        logger.warning("Cannot read %s; the next image takes its place.", name)
+        logger.warning("Cannot read %s; the next one takes its place.", name)

@@ -10,9 +10,10 @@ from pretrain.checkpoints.classifier_weights import load_trunk
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.seeding import seeded_everywhere
+from pretrain.data.labelled import is_video
 from pretrain.evaluation.classifiers import make_classifier
 from pretrain.evaluation.neighbours import NeighbourImages, measure_neighbours, open_neighbour_images
-from pretrain.models import MaskedAutoencoderConvViT
+from pretrain.models import MaskedAutoencoderConvViT, VideoConvMAE
 from pretrain.models.autoencoder import encoder_weights
 from pretrain.models.named import classifier_of
 from pretrain.training.args import PROBE_DEFAULTS
@@ -39,7 +40,7 @@ class NeighbourProbe:
     def __init__(
         self,
         args: argparse.Namespace,
-        model: MaskedAutoencoderConvViT,
+        model: MaskedAutoencoderConvViT | VideoConvMAE,
         world: World,
         device: torch.device,
         precision: Precision,
@@ -86,7 +87,11 @@ def _knn_args(args: argparse.Namespace) -> argparse.Namespace:
     """Those of the run, those that begin with `probe_` without it, and the command's defaults."""
     flags = {name: getattr(args, name) for name in ("in_chans", "batch_size", "num_workers", "seed", "output_dir")}
     flags |= {name.removeprefix("probe_"): getattr(args, name) for name in PROBE_DEFAULTS}
-    flags |= {"model": classifier_of(args.model), "data_path": args.probe}
+    classifier = classifier_of(args.model)
+    flags |= {"model": classifier, "data_path": args.probe}
+    if is_video(args):
+        clips = ("recipe", "num_frames", "tubelet_size", "conv_frames", "sampling", "frame_step", "video_root")
+        flags |= {name: getattr(args, name) for name in clips} | {"model": f"video{classifier}"}
     words = [f"--{name}={value}" for name, value in flags.items()]
     for name in ("input_size", "patch_size", "mlp_ratio"):
         words += [f"--{name}", *map(str, getattr(args, name))]

@@ -24,7 +24,7 @@ from pretrain.models.autoencoder import encoder_weights
 from pretrain.models.encoder import MASKINGS
 from pretrain.training.metrics import MetricWriter
 from pretrain.training.neighbour_probe import NeighbourProbe
-from pretrain.training.parts import TrainingParts
+from pretrain.training.parts import MakeParts, TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
 from pretrain.training.state import initialise_model
@@ -35,14 +35,17 @@ __all__ = ["pretraining_parts", "run"]
 PICTURE_ROWS = 4
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, make_parts: MakeParts | None = None) -> None:
     """Runs pretraining in this process, one of those torchrun started or the only one.
+
+    Args:
+        make_parts: of the task; :func:`pretraining_parts` by default.
 
     Raises:
         FileNotFoundError, UserError: arguments, data or files that cannot be used.
         NonFiniteError: losses stayed non-finite.
     """
-    in_world(args.device, lambda world, device: train(args, world, device, pretraining_parts))
+    in_world(args.device, lambda world, device: train(args, world, device, make_parts or pretraining_parts))
 
 
 def pretraining_parts(args: argparse.Namespace, world: World, device: torch.device, initialise: bool) -> TrainingParts:

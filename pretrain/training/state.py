@@ -13,15 +13,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain.checkpoints.recognition import recognise
+from pretrain.checkpoints.convert import Target
+from pretrain.checkpoints.inflation import ClipShape, inflate
+from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.recognition import recognise, summarise
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint, save_atomically
 from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
+from pretrain.models.video.autoencoder import VideoConvMAE
 from pretrain.training.target_args import loss_weights
 
 __all__ = [
+    "CLIP_OPTIONS",
     "Checkpoints",
     "check_continuation",
     "check_finite",
@@ -37,6 +42,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FIXED = ("pos_embed", "decoder_pos_embed")
+CLIP_OPTIONS = ("num_frames", "tubelet_size", "conv_frames", "multi_scale")
+"""Options that a video model is built with."""
 
 
 def get_rng_state(device: torch.device) -> dict:
@@ -157,7 +164,8 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
             "with --init_weights."
         )
-    for name in ("model", "input_size", "in_chans", "patch_size", "mlp_ratio", "global_pool"):
+    sizes = ("model", "input_size", "in_chans", "patch_size", "mlp_ratio", "global_pool", *CLIP_OPTIONS, "positions")
+    for name in sizes:
         then, now = state["args"].get(name), getattr(args, name, None)
         if name in state["args"] and then != now:
             raise UserError(
@@ -241,13 +249,24 @@ def warn_of_another_rate(before: float | None, now: float) -> None:
 def initialise_model(model: nn.Module, path: str | Path) -> None:
     """Loads the weights of a published or own file into a model, and logs what was loaded and what was not.
 
+    A video model takes image files too, inflated.
+
     A missing decoder (files published without it, and encoder-only ones) keeps its initialisation. Position tables are
     fixed and belong to the image size, so the model's own stay.
 
     Raises:
         FileNotFoundError, UserError: the file is missing or damaged, or does not hold this model.
     """
-    state = recognise(path).tensors
+    checkpoint = recognise(path)
+    state = checkpoint.tensors
+    if isinstance(model, VideoConvMAE) and checkpoint.kind.family == "ConvViT":
+        state, report = inflate(checkpoint, Target.PRETRAIN, ClipShape.of(model))
+        logger.info("%s", report)
+    if isinstance(model, VideoConvMAE) and not model.multi_scale:
+        unused = [name for name in state if checkpoint.kind.part_of(name) is Part.STAGE_DECODE]
+        state = {name: t for name, t in state.items() if name not in unused}
+        if unused:
+            logger.info("Left out, as the model's decoder is not multi-scale: %s.", summarise(unused))
     own = model.state_dict()
     loadable = {name: t for name, t in state.items() if name in own and t.shape == own[name].shape}
     fixed = [name for name in FIXED if name in own]

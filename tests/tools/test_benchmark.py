@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import torch
+from clips import write_numbered
 from parity import REPO
 from torch import nn
 
+from pretrain.benchmarks.video import benchmark_decoding, benchmark_video
 from pretrain.common.measure import interleaved_times, saved_activation_bytes
 
 
@@ -31,6 +33,19 @@ def test_a_row_for_each_target(monkeypatch, capsys):
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
     assert [row[1].strip() for row in rows] == ["rgb", "rgb + ema", "rgb + v"]
     assert float(rows[0][4]) == 1.0 and all(float(row[2]) > 0 for row in rows)
+
+
+def test_video_benchmark_reports_both_rows_and_the_decoding(tmp_path):
+    pytest.importorskip("av")
+    for i in range(2):
+        write_numbered(tmp_path / f"{i}.mp4", 16)
+    name, sizes = "videoconvmae_convvit_tiny_patch16", (2, 32, 4)
+    report = benchmark_video(name, *sizes, 3, "cpu", "off", 1)
+    rows = [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")]
+    assert rows == ["", "---", "dense, masked", "ours"]
+    assert float(report.split("deviation of ours from dense: ")[1]) < 1e-5
+    decoding, wait = benchmark_decoding(str(tmp_path), name, *sizes, 0, "cpu", 2).splitlines()
+    assert float(decoding.split()[1]) > 0 and "% of 2 steps of batch 2 with 0 workers" in wait
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from convmae_seg.predictor import SegmentationPredictor
 from convmae_seg.visualization import draw_class_map
 from lazyrun.inference.journal import Journal
 from lazyrun.inference.writer import PredictionWriter
+from lazyrun.viz.pictures import write_picture
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing, save_json
 
@@ -62,14 +63,17 @@ class LabelMapWriter(PredictionWriter):
             self.files[name] = name.with_name(f"{name.name}.png") if file in taken else file
             taken.add(self.files[name])
 
-    def add(self, image: np.ndarray, prediction: np.ndarray, entry: dict, name: Path) -> np.ndarray:
-        """Notes one image, writes its label map, and returns its overlay.
+    def add(
+        self, image: np.ndarray, prediction: np.ndarray, entry: dict, name: Path, overlay_file: Path | None = None
+    ) -> np.ndarray:
+        """Writes one image's label map and overlay, then notes it; returns the overlay.
 
         Args:
             image: RGB uint8 `(H, W, 3)`.
             prediction: class indices `(H, W)`.
             entry: what the image list says of it; its size and the name of its label map are added.
             name: relative path that its files are named after.
+            overlay_file: where to write the overlay; None leaves it to the caller.
         """
         if name not in self.files:
             self.expect([name])
@@ -78,11 +82,14 @@ class LabelMapWriter(PredictionWriter):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             Image.fromarray(self.ids[prediction]).save(temporary)
+        overlay = draw_class_map(image, prediction, self.class_names, self.colors)
+        if overlay_file is not None:
+            write_picture(overlay_file, overlay)
         height, width = image.shape[:2]
         self.journal.add(
             {**entry, "width": width, "height": height, "label_map": f"labels/{file.as_posix()}"}, results=[]
         )
-        return draw_class_map(image, prediction, self.class_names, self.colors)
+        return overlay
 
     def close(self) -> None:
         """Writes `images.json`: which label map belongs to which image, and which label is which class."""

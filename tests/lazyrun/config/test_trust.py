@@ -51,7 +51,7 @@ def test_old_runs_are_read():
         "{_target_: os.system, command: touch MARKER}",
         "{_target_: torch.nn.modules.module.warnings.warn, message: a}",
         "{_target_: torch.load, f: a.pth}",
-        "{_target_: convmae_det.study.jobs.run_jobs, jobs: []}",
+        "{_target_: pretrain.common.jobs.run_jobs, jobs: []}",
         "{_target_: torch.hub.load, repo_or_dir: a/b, model: c}",
         "{_target_: timm.models.load_checkpoint, model: a}",
         "{_target_: timm.create_model, model_name: a}",

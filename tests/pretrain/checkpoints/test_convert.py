@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from pretrain.checkpoints.convert import Target, convert, convert_for
 from pretrain.checkpoints.kinds import KINDS, NET_PREFIX
 from pretrain.checkpoints.recognition import recognise
+from pretrain.models import build_model
 from pretrain.models.pos_embed import resize_pos_embed
 from pretrain.models.trunk import ConvViTTrunk
 
@@ -353,7 +354,12 @@ def test_kinds_exclude_each_other(reference_names, convmae):
     files = [convmae, encoder_only(convmae), v2(), mae_vit(reference_names["mask_rcnn_vitdet_b"])]
     files += [reference_names[name] for name in ("convvit_base_classifier", "mask_rcnn_vitdet_b")]
     for names in files:
-        assert sum(not any(kind.obstacles(names)) for kind in KINDS) == 1
+        assert sum(not any(kind.obstacles(names)) for kind in KINDS if not kind.is_video) == 1
+    with torch.device("meta"):
+        videos = [build_model(f"video{name}_tiny_patch16") for name in ("convmae_convvit", "convvit")]
+        videos += [build_model("videoconvmae_convvit_tiny_patch16", multi_scale=False)]
+    for names in [model.state_dict() for model in videos]:
+        assert sum(not any(kind.obstacles(names)) for kind in KINDS if kind.is_video) == 1
 
 
 def test_more_than_one_kind_is_an_error(convmae, monkeypatch):

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_api
 
-from convmae_det.study.jobs import Job, run_jobs
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_json
+from pretrain.common.jobs import Job, run_jobs
 
 __all__ = ["run_nuclei"]
 

@@ -58,17 +58,21 @@ class PredictionWriter:
     def expect(self, names: Sequence[Path]) -> None:
         """Is told the names of all images before the first, those of other processes and earlier attempts as well."""
 
-    def add(self, image: np.ndarray, prediction: Instances, entry: dict, name: Path) -> np.ndarray:
-        """Notes one image's results, writes its crops and masks, and returns its overlay.
+    def add(
+        self, image: np.ndarray, prediction: Instances, entry: dict, name: Path, overlay_file: Path | None = None
+    ) -> np.ndarray:
+        """Writes one image's crops, masks and overlay, then notes its results; returns the overlay.
+
+        In this order an image that is noted has all its files, also after a kill.
 
         Args:
             image: RGB uint8 `(H, W, 3)`.
             prediction: what the predictor gives for it.
             entry: what the image list says of it, with its `id`; its size is added.
             name: relative path that its files are named after.
+            overlay_file: where to write the overlay; None leaves it to the caller.
         """
         results = self.predictor.to_coco(prediction, entry["id"])
-        self.journal.add({**entry, "width": image.shape[1], "height": image.shape[0]}, results)
         shown = [r for r in results if r["score"] >= self.score_threshold]
         for number, result in enumerate(shown):
             label = _short(re.sub(r"[^\w-]+", "_", self.names[result["category_id"]]))
@@ -82,8 +86,9 @@ class PredictionWriter:
                 mask = mask_util.decode(result["segmentation"]) * 255
                 write_picture(self.output / "masks" / name / file, np.repeat(mask[..., None], 3, axis=2))
         overlay = draw_annotations(image, shown, self.names)
-        self.results += results
-        self.images.append({**entry, "width": image.shape[1], "height": image.shape[0]})
+        if overlay_file is not None:
+            write_picture(overlay_file, overlay)
+        self.journal.add({**entry, "width": image.shape[1], "height": image.shape[0]}, results)
         return overlay
 
     def close(self) -> None:
@@ -142,12 +147,9 @@ def predict_images(
                 for (file, pixels), instances in zip(batch, _predict(predictor, [p for _, p in batch]), strict=True):
                     name = overlays[file].relative_to(writer.output / "overlays")
                     entry = {"id": ids[file], "file_name": str(file)}
-                    overlay = _add(writer, pixels, instances, entry, name)
-                    if isinstance(overlay, Exception):
+                    if error := _add(writer, pixels, instances, entry, name, overlays[file]):
                         unreadable.append(file)
-                        logger.warning(f"{file} is skipped ({message_of(overlay)}).")
-                    else:
-                        write_picture(overlays[file], overlay)
+                        logger.warning(f"{file} is skipped ({message_of(error)}).")
                 batch = []
     return unreadable
 
@@ -163,17 +165,23 @@ def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Instanc
 
 
 def _add(
-    writer: PredictionWriter, image: np.ndarray, prediction: Instances | Exception, entry: dict, name: Path
-) -> np.ndarray | Exception:
-    """As :meth:`PredictionWriter.add`, but an image that is too large for the memory gives its error."""
+    writer: PredictionWriter,
+    image: np.ndarray,
+    prediction: Instances | Exception,
+    entry: dict,
+    name: Path,
+    overlay: Path,
+) -> Exception | None:
+    """As :meth:`PredictionWriter.add`; the error of an image that is too large for the memory is returned."""
     if isinstance(prediction, Exception):
         return prediction
     try:
-        return writer.add(image, prediction, entry, name)
+        writer.add(image, prediction, entry, name, overlay)
     except Exception as e:
         if not is_out_of_memory(e):
             raise
         return e
+    return None
 
 
 def predict_video(writer: PredictionWriter, video: Path) -> None:

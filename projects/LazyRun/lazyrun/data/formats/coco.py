@@ -54,9 +54,7 @@ def read_coco(source: Source) -> AnnotatedSet:
     notes = [sentence.rstrip(".") for sentence in content.mended.sentences()]
     json_file = file if images is content.images else None
     found = (images, content.annotations, content.categories, notes)
-    return AnnotatedSet(
-        source.path, NAME, root, *found, json_file=json_file, left_out=content.left_out, mended=mended
-    )
+    return AnnotatedSet(source.path, NAME, root, *found, json_file=json_file, left_out=content.left_out, mended=mended)
 
 
 def _place_images(source: Source, file: Path, images: list[dict], faults: list[str]) -> tuple[Path, list[dict]]:

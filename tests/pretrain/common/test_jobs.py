@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from convmae_det.study.jobs import Job, run_jobs
 from pretrain.common.errors import UserError
+from pretrain.common.jobs import Job, run_jobs
 
 WRITE = "import pathlib, sys; p = pathlib.Path(sys.argv[1]) / 'value'; p.write_text(sys.argv[2])"
 
@@ -47,7 +47,7 @@ def test_ctrl_c_ends_the_running_commands(tmp_path):
     slow = "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(str(os.getpid())); time.sleep(900)"
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
-        "from pathlib import Path; from convmae_det.study.jobs import Job, run_jobs\n"
+        "from pathlib import Path; from pretrain.common.jobs import Job, run_jobs\n"
         f"folder = Path({str(tmp_path / 'slow')!r})\n"
         f"run_jobs([Job(folder, ['-c', {slow!r}, folder], lambda p: {{}})], folder.parent, 1)"
     )

@@ -1,0 +1,1 @@
+"""VideoConvMAE: the ConvViT trunk on clips, its masked autoencoder and its classifier."""
