@@ -113,10 +113,12 @@ class FixedSizeRCNN(nn.Module):
         """Boxes `(B, R, 1 or C, 4)` and scores `(B, R, C)` of proposals; in a cascade the stages' mean scores."""
         heads = self.model.roi_heads
         maps = [features[name] for name in heads.box_in_features]
-        stages = list(zip(heads.box_head, heads.box_predictor, strict=True)) if self.cascade else None
+        stages: list[tuple[Any, Any]] = [(heads.box_head, heads.box_predictor)]
+        if self.cascade:
+            stages = list(zip(heads.box_head, heads.box_predictor, strict=True))
         total: Any = 0
         boxes = proposals
-        for number, (head, predictor) in enumerate(stages or [(heads.box_head, heads.box_predictor)]):
+        for number, (head, predictor) in enumerate(stages):
             if number:
                 boxes = torch.where(valid[..., None], _clip(boxes, size), boxes.new_full((), NOWHERE))
             logits, deltas = predictor(head(pool_boxes(heads.box_pooler, maps, boxes)))
@@ -124,7 +126,7 @@ class FixedSizeRCNN(nn.Module):
             total = total + scores
             decoded = predictor.box2box_transform.apply_deltas(deltas, boxes.flatten(0, 1))
             boxes = decoded.unflatten(0, proposals.shape[:2])
-        scores = (total / len(stages or [0])).unflatten(0, proposals.shape[:2])
+        scores = (total / len(stages)).unflatten(0, proposals.shape[:2])
         boxes = boxes.unflatten(-1, (-1, 4))
         finite = boxes.isfinite().flatten(2).all(-1) & scores.isfinite().all(-1)
         return _clip(boxes, size), scores[..., :-1].masked_fill(~(finite & valid)[..., None], 0)

@@ -75,7 +75,8 @@ def apply_settings(model: nn.Module, settings: Mapping[str, Any]) -> dict[str, A
     Raises:
         UserError: no part has a setting of this name.
     """
-    parts = [(part, dict(part.export_settings)) for part in model.modules() if hasattr(part, "export_settings")]
+    modules: list[Any] = list(model.modules())
+    parts = [(part, dict(part.export_settings)) for part in modules if hasattr(part, "export_settings")]
     known = {name for _, own in parts for name in own}
     if unknown := set(settings) - known:
         names = ", ".join(sorted(known)) or "none"

@@ -49,8 +49,9 @@ def _(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, score_thr
 def onnx_translations() -> dict:
     """How :func:`torch.onnx.export` writes the operators above; needs onnxscript."""
     from onnx import TensorProto, helper
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # whose types are narrower than what the operators take
     zero, one = (helper.make_tensor("value", TensorProto.INT64, [1], [value]) for value in (0, 1))
 
     def write_nms_keep(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:

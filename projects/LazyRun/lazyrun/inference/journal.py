@@ -93,9 +93,10 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break  # a kill cut it off
                 try:
-                    content = json.loads(line)
+                    content: Any = json.loads(line) if number else dict(json.loads(line))
                     if number:
-                        self._note(*content, path, end)
+                        entry, results = content
+                        self._note(entry, results, path, end)
                 except (ValueError, TypeError, KeyError) as e:
                     raise UserError(f"{path} is not the journal of a prediction; leave --resume out.") from e
                 if not number and content != json.loads(json.dumps(self.about)):

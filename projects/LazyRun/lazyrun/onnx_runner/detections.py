@@ -71,7 +71,7 @@ def in_original(boxes: np.ndarray, size: tuple[int, int], scale: tuple[float, fl
     factors = np.array([scale[1], scale[0]] * 2, np.float32)
     limits = np.array([size[1], size[0]] * 2, np.float32)
     boxes = np.clip(boxes * factors, 0, limits)
-    return boxes, (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return boxes, np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ The steps of :attr:`Metadata.resizing` and what they stand for:
 """
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -147,4 +147,9 @@ def _centre_crop(image: np.ndarray, short_edge: int, height: int, width: int) ->
     return image[top : top + height, left : left + width]
 
 
-_STEPS = {"shortest_edge": _shortest_edge, "keep_ratio": _keep_ratio, "pad": _pad, "centre_crop": _centre_crop}
+_STEPS: dict[str, Callable[..., np.ndarray]] = {
+    "shortest_edge": _shortest_edge,
+    "keep_ratio": _keep_ratio,
+    "pad": _pad,
+    "centre_crop": _centre_crop,
+}

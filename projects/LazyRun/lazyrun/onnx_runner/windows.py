@@ -67,7 +67,9 @@ def _matrices(length: int, out_length: int, window: int, starts: list[int], size
         part = matrix[start : start + window]
         part[:] = upsample[: len(part)]
         placed.append(matrix)
-    cover = sum(np.pad(np.ones(min(window, length - s)), (s, max(0, length - s - window))) for s in starts)
+    cover = np.zeros(length)
+    for start in starts:
+        cover[start : start + window] += 1
     resize = _linear(length, out_length)
     return [(resize @ (matrix / cover[:, None])).astype(np.float32) for matrix in placed]
 
