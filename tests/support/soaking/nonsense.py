@@ -19,15 +19,15 @@ NONSENSE = (
     *("[1,2", "[]", "{}", "[1]", "{a: 1}", "${foo}", "${", "a" * 300, "2024", "1e3", "--", "--seed", "os.system"),
 )
 OVERRIDE_VALUES = (*NONSENSE, "[nan]", "[[[]]]", "{_target_: os.system}", "???", "${train}", "${oc.env:HOME}", "'1'")
-COUNTS = ("num_workers", "num-gpus", "num-machines", "processes", "threads", "dist-url", "machine-rank")
-"""Arguments whose large values do what they say: they start processes."""
+LEFT_OUT = ("num_workers", "num-gpus", "num-machines", "processes", "threads", "dist-url", "machine-rank", "traceback")
+"""Options that start as many processes as they say, or wait for them, and the one that asks for tracebacks."""
 
 
 def flags(case: Case) -> Verdict:
     """Runs a command with one or two options of nonsense."""
     command, argv = case.rng.choice(_sound_commands(case.folder))
     for _ in range(case.rng.choice([1, 1, 2])):
-        option = case.rng.choice([name for name in _options(command) if name.strip("-") not in COUNTS])
+        option = case.rng.choice([name for name in _options(command) if name.strip("-") not in LEFT_OUT])
         argv = (
             [option, case.rng.choice(NONSENSE), *argv]
             if "tools" in command

@@ -61,11 +61,11 @@ def bounded_masks() -> Iterator[None]:
         pasted = (original(self[i : i + 1], boxes[i : i + 1], height, width, threshold) for i in range(len(self)))
         return EncodedMasks([_encode(one) for one in pasted])
 
-    ROIMasks.to_bitmasks = to_bitmasks  # type: ignore[method-assign]
+    ROIMasks.to_bitmasks = to_bitmasks
     try:
         yield
     finally:
-        ROIMasks.to_bitmasks = original  # type: ignore[method-assign]
+        ROIMasks.to_bitmasks = original
 
 
 def _encode(one: BitMasks) -> dict:
