@@ -33,3 +33,13 @@ def test_failing_step_ends_the_demo(demo):
 def test_last_evaluation(demo, tmp_path):
     (tmp_path / "metrics.json").write_text('{"bbox/AP50": 1}\n{"bbox/AP50": 2}\n{"total_loss": 3}\n')
     assert demo.last_metrics(tmp_path / "metrics.json") == {"bbox/AP50": 2}
+
+
+def test_comparison_with_random_weights_is_of_the_same_schedule(demo):
+    metrics = {"bbox/AP": 61.25, "bbox/AP50": 81.25}
+    text = demo.comparison(metrics, demo.EPOCHS, demo.IMAGES, overridden=False)
+    assert "with pretraining:    box AP 61.2, AP50 81.2\n" in text
+    assert f"without pretraining: box AP {demo.WITHOUT_PRETRAINING['bbox/AP']:.1f}" in text
+    assert not demo.comparison(metrics, 0, demo.IMAGES, overridden=False)
+    assert not demo.comparison(metrics, demo.EPOCHS, 100, overridden=False)
+    assert not demo.comparison(metrics, demo.EPOCHS, demo.IMAGES, overridden=True)

@@ -21,7 +21,9 @@ def source(tmp_path):
         (folder / split).mkdir()
         images, annotations = [], []
         for i in (1, 2):
-            cv2.imwrite(str(folder / split / f"{i}.png"), np.full((256, 256, 3), i * 50, np.uint8))
+            picture = np.full((256, 256, 3), i * 20, np.uint8)
+            picture[:, 128:] += 10
+            cv2.imwrite(str(folder / split / f"{i}.png"), picture)
             images.append({"id": i, "file_name": f"{i}.png", "width": 256, "height": 256})
             annotations.append({"id": i, "image_id": i, "category_id": 1, "segmentation": square, "iscrowd": 0})
         disc = np.zeros((256, 256), np.uint8)
@@ -44,7 +46,8 @@ def test_tiles(source, tmp_path, monkeypatch):
         "1_128_0.png",
         "1_128_128.png",
     ]
-    assert cv2.imread(str(tmp_path / "data/val/2_128_0.png")).mean() == 100
+    # the dark half of the image is black now, the other white
+    assert [cv2.imread(str(tmp_path / f"data/val/2_128_{x}.png")).mean() for x in (0, 128)] == [0, 255]
     first = [a for a in content["annotations"] if a["image_id"] == 1]
     assert [a["bbox"] for a in first] == [[100, 90, 28, 38], [30, 30, 21, 21]]
     areas = [sum(a["area"] for a in content["annotations"] if a["image_id"] in tiles) for tiles in ((1, 2, 3, 4),)]
@@ -53,6 +56,15 @@ def test_tiles(source, tmp_path, monkeypatch):
     nuclei._write_subset(tmp_path / "data", "few", ["2"])
     few = json.loads((tmp_path / "data/annotations/few.json").read_text())
     assert len(few["images"]) == 4 and {a["image_id"] for a in few["annotations"]} == {i["id"] for i in few["images"]}
+
+
+def test_contrast_of_an_image():
+    picture = np.linspace(10, 30, 3 * 500 * 500).reshape(500, 500, 3)
+    stretched = nuclei.stretch_contrast(picture)
+    assert (stretched.min(), stretched.max()) == (0, 255)
+    low, high = 10.2, 29.96  # the percentiles 1 and 99.8
+    assert np.abs(stretched - np.clip((picture - low) / (high - low), 0, 1) * 255).max() <= 1
+    assert not nuclei.stretch_contrast(np.full((8, 8, 3), 7, np.uint8)).any()
 
 
 def test_other_data_is_refused(source, tmp_path):
