@@ -33,7 +33,7 @@ FLAGS = dict(
 )
 TRUNK = dict(embed_dim=(8, 8, 16), depth=(1, 1, 1), num_heads=2)
 DECODER = dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
-ROUNDING = 1e-7
+ROUNDING = 1e-6
 """The keys' biases have no gradient but rounding, which AdamW makes steps of."""
 
 COUNTERS = ("epoch", "iteration", "step", "effective_batch", "images", "totals", "corrupt")
