@@ -3,6 +3,7 @@
 import importlib
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ def lab():
     for name in ("detector", "segmentation"):
         del trainings.TRAININGS[name]
     yield trainings.lab
+    shutil.rmtree(trainings.lab.root, ignore_errors=True)
     trainings.TRAININGS.update(whole)
     torch.set_num_threads(threads)
 
