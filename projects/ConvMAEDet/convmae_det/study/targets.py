@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convmae_det.study.clothing import COMMON, MODEL, PRETRAIN, PROBE, Accuracy, classifier_flags
-from convmae_det.study.jobs import Job, run_jobs
 from pretrain.common.errors import UserError
+from pretrain.common.jobs import Job, run_jobs
 
 __all__ = ["run_targets"]
 
