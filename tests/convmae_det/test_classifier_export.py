@@ -27,3 +27,11 @@ def test_same_probabilities(tmp_path):
     torch.save({"model": model.state_dict()}, tmp_path / "bare.pth")
     with pytest.raises(UserError, match="does not tell its model and classes"):
         export_classifier(str(tmp_path / "bare.pth"), tmp_path / "other.onnx")
+
+
+def test_video_is_refused(tmp_path):
+    weights = tmp_path / "classifier.pth"
+    args = {"model": "videoconvvit_tiny_patch16", "input_size": [64, 64], "in_chans": 3, "num_frames": 16}
+    torch.save({"model": {}, "args": args, "classes": ["a", "b"]}, weights)
+    with pytest.raises(UserError, match="classifies video; only classifiers of images can be exported"):
+        export_classifier(str(weights), tmp_path / "classifier.onnx")

@@ -66,6 +66,6 @@ def test_a_bug_in_pretraining_keeps_its_traceback(monkeypatch):
     def broken(*_, **__):
         raise ValueError("setting an array element with a sequence")
 
-    monkeypatch.setattr("pretrain.models.autoencoder.sincos_pos_embed", broken)
+    monkeypatch.setattr("pretrain.models.encoder.sincos_pos_embed", broken)
     with pytest.raises(ValueError, match="array element"):
         pretraining.main(MISTAKES[pretraining])

@@ -203,7 +203,7 @@ def write_video(frames: np.ndarray, path: str | Path, fps: int = 25, codec: str 
     Args:
         path: its suffix says the container.
         codec: of FFmpeg. Sides must be even for the default.
-        quality: the constant rate factor of x264, lower is better.
+        quality: the constant quantizer of x264, lower is better.
     """
     av = require_av()
     with av.open(str(path), "w") as container:
@@ -212,7 +212,7 @@ def write_video(frames: np.ndarray, path: str | Path, fps: int = 25, codec: str 
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         if codec == "libx264":
-            stream.options = {"crf": str(quality)}
+            stream.options = {"qp": str(quality)}  # a rate factor is computed in floats, whose rounding may differ
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
         container.mux(stream.encode())

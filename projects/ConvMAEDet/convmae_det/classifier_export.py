@@ -19,6 +19,7 @@ from pretrain.checkpoints.classifier_weights import load_classifier
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.common.onnx_files import OnnxForm, write_onnx
+from pretrain.data.labelled import is_video
 from pretrain.data.transforms import evaluation_transform, normalisation
 from pretrain.evaluation.classifiers import make_classifier
 
@@ -61,7 +62,10 @@ def read_classifier(weights: str) -> tuple[Probabilities, argparse.Namespace, li
             f"{weights} does not tell its model and classes, as files of python -m pretrain.finetune do; for a "
             "detector or segmentation model add --config-file."
         )
-    args = argparse.Namespace(**{"crop_pct": None, **values, "act_checkpoint": False})
+    # Earlier versions did not have all of these options.
+    args = argparse.Namespace(**{"crop_pct": None, "mlp_ratio": 4.0, **values, "act_checkpoint": False})
+    if is_video(args):
+        raise UserError(f"{weights} classifies video; only classifiers of images can be exported.")
     if args.in_chans != 3 or args.input_size[0] != args.input_size[1]:
         size = "x".join(map(str, args.input_size))
         raise UserError(

@@ -34,7 +34,7 @@ def test_resumes(shapes, tmp_path):
     assert losses == pytest.approx(EXPECTED["losses"], rel=1e-5)
     weights = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"].values()
     norm = sum(float(w.double().norm()) for w in weights if w.is_floating_point())
-    assert norm == pytest.approx(EXPECTED["weight_norm"], rel=1e-6)
+    assert norm == pytest.approx(EXPECTED["weight_norm"], rel=1e-5)
 
 
 def test_evaluates(shapes, tmp_path):

@@ -49,6 +49,6 @@ def test_many_objects_in_a_large_image_take_little_memory(monkeypatch):
     def predict():
         assert len(AnyModel().to_coco(processed(100, 2000, 1600), 1)) == 100
 
-    assert run(predict, Limits(memory=200 << 20)).code == 0  # as a tensor it would be 320 MB
+    assert run(predict, Limits(seconds=600, silent=300, memory=200 << 20)).code == 0  # as a tensor it would be 320 MB
     monkeypatch.setattr(encoded, "LARGEST", 1 << 40)
     assert "memory" in run(predict, Limits(memory=200 << 20)).output

@@ -111,7 +111,7 @@ def killed_at(step, monkeypatch, command, flags):
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "step", step_or_die)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             command(flags)
 
 

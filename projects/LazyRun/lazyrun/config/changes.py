@@ -48,6 +48,7 @@ def suspecting(changes: Sequence[str]) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Type and message of an error in one line that is not too long."""
+    """Message of an error in one line that is not too long, with its type unless it was written for users."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"{kind}{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
