@@ -288,7 +288,7 @@ def test_a_file_of_another_number_of_classes(data, reference_names, tmp_path):
         (linprobe, dict(crop_min=2), "--crop_min must be at least 0 and at most 1, got 2.0"),
         (knn, dict(crop_pct=1.5), "--crop_pct must be above 0 and at most 1, got 1.5"),
         (knn, dict(temperature="nan"), "--temperature must be above 0, got nan"),
-        (knn, dict(seed=-1), "--seed must be at least 0 and below 2**31, got -1"),
+        (knn, dict(seed=-1), r"--seed must be at least 0 and below 2\*\*31, got -1"),
         (knn, dict(num_workers=-1), "--num_workers must be at least 0, got -1"),
         (linprobe, dict(weight_decay=0.1), "runs without weight decay, got --weight_decay 0.1"),
     ],
