@@ -27,6 +27,10 @@ MAX_ENLARGED = 1600
 """Longer side in pixels that enlarging does not go beyond, for images that are far from square."""
 
 
+MAX_DRAWN = 16_000_000
+"""Pixels beyond which images are made smaller: matplotlib takes more than 100 bytes for each."""
+
+
 def group_by_image(annotations: Sequence[dict]) -> dict[int, list[dict]]:
     """COCO annotations or results by `image_id`."""
     groups = defaultdict(list)
@@ -46,7 +50,7 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[dict], class_names
         class_names: by category id.
 
     Returns:
-        RGB uint8 `(H', W', 3)`, enlarged if the image is small.
+        RGB uint8 `(H', W', 3)`, enlarged if the image is small, and made smaller beyond `MAX_DRAWN` pixels.
     """
     boxes, labels, colors = [], [], []
     for annotation in annotations:
@@ -70,7 +74,7 @@ def draw_instances(image: np.ndarray, instances: Instances, class_names: Sequenc
         class_names: by class index.
 
     Returns:
-        RGB uint8 `(H', W', 3)`, enlarged if the image is small.
+        RGB uint8 `(H', W', 3)`, enlarged if the image is small, and made smaller beyond `MAX_DRAWN` pixels.
     """
     classes = instances.gt_classes.tolist()
     masks = instances.gt_masks if instances.has("gt_masks") else []
@@ -93,9 +97,8 @@ def _overlay(image: np.ndarray, boxes: Sequence, masks: Iterable, labels: list[s
     A mask is a list of polygons, which stay sharp when the image is enlarged, or uint8 `(H, W)`. One at a time is
     looked at: those of a large image with many objects would not fit into memory together.
     """
-    shorter, longer = sorted(image.shape[:2])
-    scale = max(1, min(-(-MIN_SIDE // shorter), MAX_ENLARGED // longer))
-    height, width = image.shape[0] * scale, image.shape[1] * scale
+    scale = _scale(*image.shape[:2])
+    height, width = (round(side * scale) for side in image.shape[:2])
     enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     if not boxes:
         return enlarged
@@ -113,6 +116,13 @@ def _overlay(image: np.ndarray, boxes: Sequence, masks: Iterable, labels: list[s
             assigned_colors=colors,
         )
         return drawn.get_image()
+
+
+def _scale(height: int, width: int) -> float:
+    """What a picture is resized by: a whole number for small ones, below 1 for those that are too large to draw."""
+    if height * width > MAX_DRAWN:
+        return (MAX_DRAWN / (height * width)) ** 0.5
+    return max(1, min(-(-MIN_SIDE // min(height, width)), MAX_ENLARGED // max(height, width)))
 
 
 def draw_comparison(
