@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,15 +102,41 @@ def log_surroundings(args: Namespace) -> None:
     logger.info(f"Contents of {args.config_file}:\n{Path(args.config_file).read_text()}")
 
 
+@contextmanager
+def _failed_writes() -> Iterator[list[OSError]]:
+    """Collects what detectron2 logs with a traceback, and then goes on, when the config's file cannot be written."""
+    failed: list[OSError] = []
+
+    def is_something_else(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, OSError):
+            failed.append(error)
+        return not isinstance(error, OSError)
+
+    config_logger = logging.getLogger(LazyConfig.__module__)
+    config_logger.addFilter(is_something_else)
+    try:
+        yield failed
+    finally:
+        config_logger.removeFilter(is_something_else)
+
+
 def write_config(cfg: DictConfig) -> None:
-    """Writes `config.yaml`, in place of an earlier run's, once nothing is left that this run could be refused for."""
+    """Writes `config.yaml`, in place of an earlier run's, once nothing is left that this run could be refused for.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if not comm.is_main_process():
         return
     cfg = cfg.copy()
     OmegaConf.set_readonly(cfg, False)  # detectron2 replaces classes by their names on the way
     output_dir = Path(cfg.train.output_dir)
     with TemporaryDirectory(prefix="config-") as folder:
-        LazyConfig.save(cfg, f"{folder}/config.yaml")  # and config.yaml.pkl, of what YAML cannot hold
+        with _failed_writes() as failed:
+            LazyConfig.save(cfg, f"{folder}/config.yaml")  # and config.yaml.pkl, of what YAML cannot hold
+        if failed:
+            raise failed[0]
         for file in Path(folder).iterdir():
             with replacing(output_dir / file.name) as temporary:
                 temporary.write_bytes(file.read_bytes())
