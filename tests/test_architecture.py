@@ -162,4 +162,5 @@ def test_pretraining_needs_no_detectron2():
         "import pretrain, pretrain.__main__, pretrain.finetune, pretrain.linprobe, pretrain.knn, pretrain.visualize\n"
         "import pretrain.video, pretrain.checkpoints.convert"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

@@ -84,4 +84,5 @@ def test_lazyrun_stands_alone():
         "import lazyrun.engine.run, lazyrun.detection, lazyrun.viz.report, lazyrun.inference.export\n"
         "import lazyrun.benchmarks.detector"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

@@ -9,9 +9,11 @@ from tiny_models import pictures
 from convmae_seg.augmentation import ResizeKeepRatio
 from lazyrun.export.resizing import _step
 from lazyrun.inference.predictor import read_rgb as eager_read_rgb
+from lazyrun.onnx_runner import images
 from lazyrun.onnx_runner.images import find_images, prepare, read_rgb
 from lazyrun.onnx_runner.metadata import OnnxFileError
 from pretrain.common.errors import UserError
+from pretrain.common.images import IMAGE_SUFFIXES
 from pretrain.data.transforms import evaluation_transform
 
 DETECTRON2 = [
@@ -76,3 +78,7 @@ def test_reading(tmp_path):
     ]
     with pytest.raises(OnnxFileError, match="names no image"):
         find_images([str(tmp_path / "*.bmp")], tmp_path / "out")
+
+
+def test_folders_give_the_same_files_as_for_the_predictor():
+    assert images.SUFFIXES == IMAGE_SUFFIXES

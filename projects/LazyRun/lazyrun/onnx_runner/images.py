@@ -21,7 +21,8 @@ from lazyrun.onnx_runner.metadata import OnnxFileError
 
 __all__ = ["find_images", "prepare", "read_rgb"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+"""Those of `pretrain.common.images`, which cannot be imported without PyTorch."""
 
 
 def find_images(inputs: Sequence[str], leave_out: Path) -> list[Path]:
