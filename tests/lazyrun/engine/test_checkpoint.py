@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lazyrun.engine.checkpoint import RunCheckpointer, newest_intact, resumable_files
+from lazyrun.engine.checkpoint import RunCheckpointer, earlier_checkpoints, newest_intact, resumable_files
 from pretrain.common.errors import UserError
 
 
@@ -77,3 +77,9 @@ def test_nothing_that_is_not_finite_is_written(run):
         with pytest.raises(UserError, match=r"model_0000007\.pth is not written: there are NaN in model\.running_var"):
             save("model_0000007", iteration=7)
     assert not (run / "model_0000007.pth").exists() and newest_intact(run).name == "model_0000005.pth"
+
+
+def test_files_that_are_written_anew_do_not_count_as_kept(run):
+    """A run that went past a damaged checkpoint lost an older one for it."""
+    assert earlier_checkpoints(run, 4) == [str(run / f"model_{i:07d}.pth") for i in (1, 3)]
+    assert earlier_checkpoints(run, 2) == [str(run / "model_0000001.pth")]

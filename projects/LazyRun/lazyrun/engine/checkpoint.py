@@ -12,7 +12,7 @@ from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing, save_atomically
 from pretrain.common.tensors import first_non_finite
 
-__all__ = ["RunCheckpointer", "newest_intact", "resumable_files"]
+__all__ = ["RunCheckpointer", "earlier_checkpoints", "newest_intact", "resumable_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,16 @@ def resumable_files(folder: str | os.PathLike) -> list[Path]:
     tag = Path(folder) / TAG
     tagged = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
     return sorted(files, key=lambda file: (file.name == tagged, file.stat().st_mtime_ns), reverse=True)
+
+
+def earlier_checkpoints(folder: str | os.PathLike, iteration: int) -> list[str]:
+    """Numbered checkpoints from before an iteration, oldest first, as detectron2 counts those that it keeps.
+
+    Later ones, such as a damaged one that the run went past, are written anew. If they counted as well, an older file
+    would be removed for them, and then the new file of their name.
+    """
+    files = [file for file in Path(folder).glob("model_*.pth") if file.stem.removeprefix("model_").isdecimal()]
+    return [str(file) for file in sorted(files) if int(file.stem.removeprefix("model_")) < iteration]
 
 
 def newest_intact(folder: str | os.PathLike) -> Path | None:

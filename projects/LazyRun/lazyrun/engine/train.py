@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from lazyrun.config.changes import suspecting
 from lazyrun.config.resolve import RunConfig
 from lazyrun.data.categories import categories_of
 from lazyrun.data.loader import corrupt_option
-from lazyrun.engine.checkpoint import RunCheckpointer
+from lazyrun.engine.checkpoint import RunCheckpointer, earlier_checkpoints
 from lazyrun.engine.compile import compile_backbone
 from lazyrun.engine.ema import WeightAverage
 from lazyrun.engine.evaluate import evaluate_in_training
@@ -64,7 +63,7 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False, changes: Se
     if resume and checkpointer.has_checkpoint():
         _resume(checkpointer, trainer.optimizer)
         start_iter = trainer.iter + 1
-        periodic.recent_checkpoints = sorted(str(p) for p in Path(cfg.train.output_dir).glob("model_[0-9]*.pth"))
+        periodic.recent_checkpoints = earlier_checkpoints(cfg.train.output_dir, start_iter)
     else:
         load_weights(trainer.model, cfg.train.init_checkpoint, strict=False)
     if start_iter >= cfg.train.max_iter and _is_finished(cfg, start_iter, checkpointer):
