@@ -1,20 +1,15 @@
 """ConvMAE (arXiv:2205.03892) and FastConvMAE: masked autoencoders with a hybrid convolution-transformer encoder."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from pretrain.common.errors import UserError
+from pretrain.models.decoder import PixelDecoder
 from pretrain.models.encoder import DEFAULT_MASK_RATIO, ConvMAEEncoder
-from pretrain.models.layers import Attention, Block
 from pretrain.models.masking import PatchMask, take_patches
-from pretrain.models.recompute import norm_linear
-from pretrain.models.trunk import per_stage, run_blocks
+from pretrain.models.trunk import per_stage
 
 __all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss", "encoder_weights"]
 
@@ -22,7 +17,7 @@ __all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss",
 DECODER_PREFIXES = ("decoder_", "mask_token", "mimic_head")
 
 
-class MaskedAutoencoderConvViT(ConvMAEEncoder):
+class MaskedAutoencoderConvViT(PixelDecoder, ConvMAEEncoder):
     """ConvMAE, and with `masking="complementary"` FastConvMAE. Parameter names are those of the published files.
 
     Shapes are named as in :class:`pretrain.models.encoder.ConvMAEEncoder`.
@@ -77,34 +72,19 @@ class MaskedAutoencoderConvViT(ConvMAEEncoder):
         )
         self.norm_pix_loss = norm_pix_loss
         self.fp32_decoder = fp32_decoder
-        self.decoder_embed = nn.Linear(self.embed_dim[2], decoder_embed_dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder_pos_embed = self.fixed_positions(decoder_embed_dim)
-        self.decoder_num_heads = decoder_num_heads
-        # As published, the decoder takes the first stage's ratio.
-        self.decoder_mlp_ratio = per_stage("mlp_ratio", mlp_ratio)[0]
-        self.decoder_blocks = nn.ModuleList(self.make_decoder_block() for _ in range(decoder_depth))
-        self.decoder_norm = nn.LayerNorm(decoder_embed_dim, eps=1e-6)
-        self.decoder_pred = nn.Linear(decoder_embed_dim, self.stride**2 * in_chans)
+        self.add_decoder(
+            decoder_embed_dim,
+            decoder_depth,
+            decoder_num_heads,
+            # As published, the decoder takes the first stage's ratio.
+            per_stage("mlp_ratio", mlp_ratio)[0],
+            positions=self.fixed_positions(decoder_embed_dim),
+            values=self.stride**2 * in_chans,
+        )
         self._init_weights()
 
-    def make_decoder_block(self) -> Block:
-        """A new block of the decoder's sizes."""
-        dim = self.decoder_embed.out_features
-        attention = Attention(dim, self.decoder_num_heads)
-        return Block(dim, attention, self.decoder_mlp_ratio, norm_layer=partial(nn.LayerNorm, eps=1e-6))
-
     def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.patch_embed3.proj.weight.data.flatten(1))
-        nn.init.normal_(self.mask_token, std=0.02)
-        # Convolutions run as linear layers over (row, column, channel): with channels last in memory as well, bringing
-        # their weights into that order moves whole runs of channels and costs next to nothing.
-        self.to(memory_format=torch.channels_last)
+        self.init_pretraining_weights()
 
     def forward(
         self, imgs: torch.Tensor, mask_ratio: float = DEFAULT_MASK_RATIO, noise: torch.Tensor | None = None
@@ -150,33 +130,19 @@ class MaskedAutoencoderConvViT(ConvMAEEncoder):
         x = take_patches(torch.cat([x, mask_tokens], dim=1), ids_restore)
         return (torch.cat([prefix, x], dim=1) if P else x) + self.decoder_pos_embed
 
-    def run_decoder(self, blocks: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
-        """Some of the decoder's blocks on tokens `(M, P + L, decoder_embed_dim)`."""
-        return run_blocks(blocks, x, act_checkpoint=self.training and self.act_checkpoint[2])
-
     def _decode(self, latent: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
         """Latent to decoder tokens of all patches `(M, L, decoder_embed_dim)`, before `decoder_norm`."""
         x = self.run_decoder(self.decoder_blocks, self.embed_decoder(latent, ids_restore))
         return x[:, self.num_prefix_tokens :]
 
-    def predict_pixels(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Decoder tokens `(M, N, decoder_embed_dim)` to the values of their patches."""
-        return norm_linear(tokens, self.decoder_norm, self.decoder_pred)
-
-    def decoder_precision(self, device_type: str) -> AbstractContextManager[Any]:
-        """What the decoder runs in: the autocast around it, or float32."""
-        return torch.autocast(device_type, enabled=False) if self.fp32_decoder else nullcontext()
-
     def pixel_loss(self, patches: torch.Tensor, pred: torch.Tensor, patch_mask: PatchMask) -> torch.Tensor:
         """Mean squared error of predictions `(M, L - K, ...)` of the masked patches."""
-        if not pred.shape[1]:
-            raise UserError("mask_ratio masks no patch, so there is nothing to reconstruct; raise it.")
-        dtype = torch.promote_types(patches.dtype, torch.float32)
-        target = take_patches(patches, patch_mask.ids_masked).to(dtype)
+        target = take_patches(patches, patch_mask.ids_masked)
+        target = target.to(torch.promote_types(target.dtype, torch.float32))
         if self.norm_pix_loss:
             var, mean = torch.var_mean(target, dim=-1, keepdim=True)
             target = (target - mean) / (var + 1e-6).sqrt()
-        return F.mse_loss(pred.to(dtype), target)
+        return self.reconstruction_error(pred, target)
 
 
 class ReconstructionLoss(nn.Module):

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
 from pretrain.common.errors import UserError
+from pretrain.models.joints import StageJoints
 from pretrain.models.masked_conv import VisibleConv
 from pretrain.models.masking import PatchMask, complementary_mask, random_mask, take_patches
 from pretrain.models.pos_embed import sincos_pos_embed
@@ -26,7 +26,7 @@ MASKINGS = {"random": random_mask, "complementary": complementary_mask}
 DEFAULT_MASK_RATIO = 0.75
 
 
-class ConvMAEEncoder(ConvViTTrunk):
+class ConvMAEEncoder(StageJoints, ConvViTTrunk):
     """The encoder of ConvMAE, and with `masking="complementary"` of FastConvMAE.
 
     Shapes below: B images, L patches at the total stride, K of them visible, M masked views: `M = B`, or `4 B`,
@@ -59,13 +59,6 @@ class ConvMAEEncoder(ConvViTTrunk):
         self.make_joints()
         self.pos_embed = self.fixed_positions(self.embed_dim[2])
         self.norm = nn.LayerNorm(self.embed_dim[2], eps=1e-6)
-
-    def make_joints(self) -> None:
-        """What brings the outputs of stages 1 and 2 to the grid and width of stage 3."""
-        dim1, dim2, dim3 = self.embed_dim
-        _, p2, p3 = self.patch_size
-        self.stage1_output_decode = nn.Conv2d(dim1, dim3, kernel_size=p2 * p3, stride=p2 * p3)
-        self.stage2_output_decode = nn.Conv2d(dim2, dim3, kernel_size=p3, stride=p3)
 
     def fixed_positions(self, dim: int) -> nn.Parameter:
         """The sine-cosine table of the patches, zeros for prefix tokens; never trained."""
@@ -158,22 +151,6 @@ class ConvMAEEncoder(ConvViTTrunk):
     def add_prefix(self, x: torch.Tensor) -> torch.Tensor:
         """Patches `(M, N, embed_dim[2])` that enter the blocks of stage 3, with the prefix tokens before them."""
         return x
-
-    def join_stages(self, x: torch.Tensor, stage1: torch.Tensor, stage2: torch.Tensor) -> torch.Tensor:
-        """The sum of all three stages.
-
-        Args:
-            x: of stage 3, `(M, P + N, embed_dim[2])`.
-            stage1: `(M, N, p3 * p3, p2 * p2 * embed_dim[0])`, the tokens of each patch grouped as stage 2 sees them.
-            stage2: `(M, N, p3 * p3, embed_dim[1])`.
-        """
-        _, p2, p3 = self.patch_size
-        # (O, C, row, column) -> (O, row, column, C), then into the order of the tokens
-        weight1 = self.stage1_output_decode.weight.permute(0, 2, 3, 1)
-        weight1 = rearrange(weight1, "o (r3 r2) (c3 c2) c -> o (r3 c3 r2 c2 c)", r3=p3, c3=p3, r2=p2, c2=p2)
-        weight2 = rearrange(self.stage2_output_decode.weight, "o c r3 c3 -> o (r3 c3 c)")
-        x = x + F.linear(stage1.flatten(2), weight1, self.stage1_output_decode.bias)
-        return x + F.linear(stage2.flatten(2), weight2, self.stage2_output_decode.bias)
 
     def _conv_stage(self, stage: int, x: torch.Tensor, ids_keep: torch.Tensor) -> torch.Tensor:
         """Convolution blocks of stage 0 or 1 on tokens `(M, K, side * side, C)`."""

@@ -25,6 +25,7 @@ __all__ = [
     "PatchEmbed",
     "PointwiseConv",
     "drop_path_rates",
+    "init_linear",
 ]
 
 
@@ -184,3 +185,11 @@ def drop_path_rates(drop_path_rate: float, depth: tuple[int, int, int]) -> list[
     """Stochastic depth growing linearly from 0 to `drop_path_rate` over the blocks of all stages, one list a stage."""
     rates = iter(torch.linspace(0, drop_path_rate, sum(depth), device="cpu").tolist())
     return [[next(rates) for _ in range(n)] for n in depth]
+
+
+def init_linear(module: nn.Module) -> None:
+    """Linear layers as detectors and classifiers of clips begin with them: truncated normal of std 0.02, zero bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -7,20 +7,16 @@ the image model's. As there, the sparse encoder is exact: only depthwise convolu
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
 from pretrain.common.errors import UserError
-from pretrain.models.layers import Attention, Block
+from pretrain.models.decoder import PixelDecoder
+from pretrain.models.joints import StageJoints
 from pretrain.models.masking import PatchMask, take_patches
-from pretrain.models.recompute import norm_linear
-from pretrain.models.trunk import per_stage, run_blocks
+from pretrain.models.trunk import per_stage
 from pretrain.models.video.masking import VisibleTubeConv, tube_mask
 from pretrain.models.video.positions import sincos_clip_pos_embed
 from pretrain.models.video.trunk import VideoTrunk
@@ -30,7 +26,7 @@ __all__ = ["VideoConvMAE", "normalise_cubes"]
 DEFAULT_MASK_RATIO = 0.9
 
 
-class VideoConvMAE(VideoTrunk):
+class VideoConvMAE(PixelDecoder, StageJoints, VideoTrunk):
     """The autoencoder, under the image model's parameter names; `patch_embed1.proj.weight` is 5-D.
 
     Shapes below: B clips of T time slots, each with L patches at the total stride, of which K are visible. A cube is a
@@ -87,38 +83,22 @@ class VideoConvMAE(VideoTrunk):
             act_checkpoint=act_checkpoint,
         )
         self.norm_pix_loss, self.fp32_decoder, self.multi_scale = norm_pix_loss, fp32_decoder, multi_scale
-        dim1, dim2, dim3 = self.embed_dim
-        _, p2, p3 = self.patch_size
         if multi_scale:
-            self.stage1_output_decode = nn.Conv2d(dim1, dim3, kernel_size=p2 * p3, stride=p2 * p3)
-            self.stage2_output_decode = nn.Conv2d(dim2, dim3, kernel_size=p3, stride=p3)
-        self.pos_embed = nn.Parameter(sincos_clip_pos_embed(dim3, self.clip_grid), requires_grad=False)
-        self.norm = nn.LayerNorm(dim3, eps=1e-6)
-
-        self._add_decoder(decoder_embed_dim, decoder_depth, decoder_num_heads, per_stage("mlp_ratio", mlp_ratio)[0])
-        self._init_weights()
-
-    def _add_decoder(self, dim: int, depth: int, num_heads: int, mlp_ratio: float) -> None:
-        self.decoder_embed = nn.Linear(self.embed_dim[2], dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.decoder_pos_embed = nn.Parameter(sincos_clip_pos_embed(dim, self.clip_grid), requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(
-            Block(dim, Attention(dim, num_heads), mlp_ratio, norm_layer=partial(nn.LayerNorm, eps=1e-6))
-            for _ in range(depth)
+            self.make_joints()
+        self.pos_embed = self._fixed_positions(self.embed_dim[2])
+        self.norm = nn.LayerNorm(self.embed_dim[2], eps=1e-6)
+        self.add_decoder(
+            decoder_embed_dim,
+            decoder_depth,
+            decoder_num_heads,
+            per_stage("mlp_ratio", mlp_ratio)[0],
+            positions=self._fixed_positions(decoder_embed_dim),
+            values=tubelet_size * self.stride**2 * in_chans,
         )
-        self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.decoder_pred = nn.Linear(dim, self.tubelet_size * self.stride**2 * self.in_chans)
+        self.init_pretraining_weights()
 
-    def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)  # as in the image model: cheaper to run as linear layers
-        nn.init.xavier_uniform_(self.patch_embed3.proj.weight.data.flatten(1))
-        nn.init.normal_(self.mask_token, std=0.02)
+    def _fixed_positions(self, dim: int) -> nn.Parameter:
+        return nn.Parameter(sincos_clip_pos_embed(dim, self.clip_grid), requires_grad=False)
 
     def forward(
         self, clips: torch.Tensor, mask_ratio: float = DEFAULT_MASK_RATIO, noise: torch.Tensor | None = None
@@ -141,8 +121,8 @@ class VideoConvMAE(VideoTrunk):
         """
         cubes, tubes = self._start(clips, mask_ratio, noise)
         latent = self._encode(cubes, tubes.ids_keep)
-        with self._decoder_precision(clips.device.type):
-            pred = self._predict(self._decode(latent, tubes.ids_restore))
+        with self.decoder_precision(clips.device.type):
+            pred = self.predict_pixels(self._decode(latent, tubes.ids_restore))
         loss = self._loss(cubes, take_patches(self._slots_first(pred), self._in_all_slots(tubes.ids_masked)), tubes)
         return loss, pred, tubes.mask.repeat(1, self.slots)
 
@@ -152,9 +132,9 @@ class VideoConvMAE(VideoTrunk):
         """The loss of :meth:`forward` without the predictions it does not need; what a training step runs."""
         cubes, tubes = self._start(clips, mask_ratio, noise)
         latent = self._encode(cubes, tubes.ids_keep)
-        with self._decoder_precision(clips.device.type):
+        with self.decoder_precision(clips.device.type):
             tokens = self._slots_first(self._decode(latent, tubes.ids_restore))
-            pred = self._predict(take_patches(tokens, self._in_all_slots(tubes.ids_masked)))
+            pred = self.predict_pixels(take_patches(tokens, self._in_all_slots(tubes.ids_masked)))
         return self._loss(cubes, pred, tubes)
 
     def forward_encoder(
@@ -230,18 +210,8 @@ class VideoConvMAE(VideoTrunk):
         pos_embed = self.pos_embed.unflatten(1, (self.slots, -1))[0, :, ids_keep]  # (T, B, K, C3)
         x = self.forward_blocks(2, x + rearrange(pos_embed, "t b k c -> b (t k) c"))
         if self.multi_scale:
-            x = x + self._clips_first(self._skip(stage1, stage2))
+            x = self._clips_first(self.join_stages(self._slots_first(x), stage1, stage2))
         return self.norm(x)
-
-    def _skip(self, stage1: torch.Tensor, stage2: torch.Tensor) -> torch.Tensor:
-        """What stages 1 and 2 add to the latent, `(T * B, K, C3)`."""
-        _, _, p3 = self.patch_size
-        # (O, C, row, column) -> (O, row, column, C), then into the order of the tokens
-        weight1 = self.stage1_output_decode.weight.permute(0, 2, 3, 1)
-        weight1 = rearrange(weight1, "o (r3 r2) (c3 c2) c -> o (r3 c3 r2 c2 c)", r3=p3, c3=p3)
-        weight2 = rearrange(self.stage2_output_decode.weight, "o c r3 c3 -> o (r3 c3 c)")
-        skip1 = F.linear(stage1.flatten(2), weight1, self.stage1_output_decode.bias)
-        return skip1 + F.linear(stage2.flatten(2), weight2, self.stage2_output_decode.bias)
 
     def _conv_stage(self, stage: int, x: torch.Tensor, ids_keep: torch.Tensor) -> torch.Tensor:
         """Convolution blocks of stage 0 or 1 on tokens `(T * B, K, side * side, C)`."""
@@ -254,24 +224,16 @@ class VideoConvMAE(VideoTrunk):
         mask_tokens = self.mask_token.to(x.dtype).expand(x.shape[0], ids_restore.shape[1] - x.shape[1], -1)
         x = take_patches(torch.cat([x, mask_tokens], dim=1), self._in_all_slots(ids_restore))
         x = self._clips_first(x) + self.decoder_pos_embed
-        return run_blocks(self.decoder_blocks, x, act_checkpoint=self.training and self.act_checkpoint[2])
-
-    def _predict(self, tokens: torch.Tensor) -> torch.Tensor:
-        return norm_linear(tokens, self.decoder_norm, self.decoder_pred)
-
-    def _decoder_precision(self, device_type: str) -> AbstractContextManager[Any]:
-        return torch.autocast(device_type, enabled=False) if self.fp32_decoder else nullcontext()
+        return self.run_decoder(self.decoder_blocks, x)
 
     def _loss(self, cubes: torch.Tensor, pred: torch.Tensor, tubes: PatchMask) -> torch.Tensor:
         """Mean squared error of predictions `(T * B, L - K, ...)` of the masked cubes."""
-        if not pred.shape[1]:
-            raise UserError("mask_ratio masks no patch, so there is nothing to reconstruct; raise it.")
-        dtype = torch.promote_types(cubes.dtype, torch.float32)
-        target = take_patches(cubes, self._in_all_slots(tubes.ids_masked)).to(dtype)
+        target = take_patches(cubes, self._in_all_slots(tubes.ids_masked))
+        target = target.to(torch.promote_types(target.dtype, torch.float32))
         if self.norm_pix_loss:
             mean, std = normalise_cubes(target, self.in_chans)
             target = ((target.unflatten(-1, (-1, self.in_chans)) - mean) / std).flatten(-2)
-        return F.mse_loss(pred.to(dtype), target)
+        return self.reconstruction_error(pred, target)
 
 
 def normalise_cubes(cubes: torch.Tensor, in_chans: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ from timm.layers import trunc_normal_
 from torch import nn
 
 from pretrain.common.errors import UserError
+from pretrain.models.layers import init_linear
 from pretrain.models.video.positions import resize_clip_pos_embed, sincos_clip_pos_embed
 from pretrain.models.video.trunk import VideoTrunk
 
@@ -84,11 +85,7 @@ class VideoConvViT(VideoTrunk):
     def _init_weights(self) -> None:
         if self.pos_embed.requires_grad:
             trunc_normal_(self.pos_embed, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(init_linear)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """

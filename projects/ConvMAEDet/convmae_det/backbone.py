@@ -14,6 +14,7 @@ from torch import nn
 
 from convmae_det.attention.rel_pos import RelPosAttention
 from pretrain.common.errors import UserError
+from pretrain.models.layers import init_linear
 from pretrain.models.trunk import ConvViTTrunk
 
 __all__ = ["ConvViT", "init_linear"]
@@ -170,11 +171,3 @@ class ConvViT(ConvViTTrunk, Backbone):
         positions = self.pos_embed[:, int(self.pretrain_use_cls_token) :]
         grid = rearrange(positions, "one (h w) c -> one c h w", h=math.isqrt(positions.shape[1]))
         return F.interpolate(grid, size=(H, W), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
-
-
-def init_linear(module: nn.Module) -> None:
-    """Linear layers as ViTDet begins with them: truncated normal of std 0.02, zero bias."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -9,8 +9,8 @@ from detectron2.modeling import Backbone
 from torch import nn
 
 from convmae_det.attention.table import RelPosBiasTable, TableAttention
-from convmae_det.backbone import init_linear
 from pretrain.common.errors import UserError
+from pretrain.models.layers import init_linear
 from pretrain.models.pos_embed import resize_pos_embed, sincos_pos_embed
 from pretrain.models.trunk import ConvViTTrunk
 

@@ -11,10 +11,9 @@ from einops import rearrange
 from torch import nn
 
 from convmae_det.attention.table import RelPosBiasTable, table_attention
-from convmae_det.backbone import init_linear
 from lazyrun.modeling.norms import sync_batch_norm
 from pretrain.common.errors import UserError
-from pretrain.models.layers import Block
+from pretrain.models.layers import Block, init_linear
 from pretrain.models.pos_embed import resize_pos_embed
 from pretrain.models.recompute import norm_linear
 from pretrain.models.trunk import ConvViTTrunk

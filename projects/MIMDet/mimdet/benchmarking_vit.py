@@ -9,9 +9,8 @@ from einops import rearrange
 from torch import nn
 
 from convmae_det.attention.table import RelPosBiasTable, TableAttention
-from convmae_det.backbone import init_linear
 from pretrain.common.errors import UserError
-from pretrain.models.layers import Block
+from pretrain.models.layers import Block, init_linear
 from pretrain.models.pos_embed import resize_pos_embed, sincos_pos_embed
 from pretrain.models.trunk import run_blocks
 
