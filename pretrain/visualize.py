@@ -1,6 +1,6 @@
 """Reconstruction pictures: original, masked, reconstruction, and reconstruction pasted around the visible patches.
 
-Of a video model: a contact sheet of frames, or with a name that ends in .gif an animation.
+Of a video model: a contact sheet of frames, or with a name that ends in .gif or .mp4 an animation.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pretrain.data.video.datasets import EvenViews, MaskedClips
 from pretrain.data.video.readers import open_videos
 from pretrain.data.video.sampling import FrameSampler
 from pretrain.evaluation.reconstruction import reconstruction_picture
-from pretrain.evaluation.video_reconstruction import contact_sheet, reconstruct, write_animation
+from pretrain.evaluation.video_reconstruction import ANIMATIONS, contact_sheet, reconstruct, write_animation
 from pretrain.models import VIDEO_MODELS, VideoConvMAE, build_model
 from pretrain.models.autoencoder import DEFAULT_MASK_RATIO, MaskedAutoencoderConvViT
 from pretrain.models.video.autoencoder import DEFAULT_MASK_RATIO as DEFAULT_TUBE_RATIO
@@ -132,15 +132,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     output = Path(args.output)
     with exit_on_user_error():
-        if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
-            raise UserError(f"--output {output} must end in .png, .jpg or another suffix of an image format.")
         check_at_least(args, 1, "count")
         check_seed(args)
+        _check_suffix(output)
         model = load_autoencoder(args.checkpoint, args.model, args.input_size)
         if isinstance(model, VideoConvMAE):
             _draw_clips(model, args, output)
         else:
             _draw_images(model, args, output)
+
+
+def _check_suffix(output: Path, of_images: bool = False) -> None:
+    """Raises UserError for a suffix that nothing is written with, or only of clips."""
+    suffix = output.suffix.lower()
+    if suffix == ".mp4" and of_images:
+        raise UserError(f"--output {output}: animations show videos, and the model is one of images; write a .png.")
+    if suffix not in ANIMATIONS and Image.registered_extensions().get(suffix) not in Image.SAVE:
+        raise UserError(f"--output {output} must end in .png, .jpg or another suffix of an image format, or in .mp4.")
 
 
 def _noise(model: MaskedAutoencoderConvViT | VideoConvMAE, count: int, seed: int) -> torch.Tensor:
@@ -149,6 +157,7 @@ def _noise(model: MaskedAutoencoderConvViT | VideoConvMAE, count: int, seed: int
 
 
 def _draw_images(model: MaskedAutoencoderConvViT, args: argparse.Namespace, output: Path) -> None:
+    _check_suffix(output, of_images=True)
     imgs = load_images(args.images, model, args.count)
     mask_ratio = DEFAULT_MASK_RATIO if args.mask_ratio is None else args.mask_ratio
     picture = reconstruction_picture(model, imgs, mask_ratio, _noise(model, len(imgs), args.seed))
@@ -159,7 +168,7 @@ def _draw_clips(model: VideoConvMAE, args: argparse.Namespace, output: Path) -> 
     clips = load_clips(args.checkpoint, args.images, model, args.count)
     mask_ratio = DEFAULT_TUBE_RATIO if args.mask_ratio is None else args.mask_ratio
     drawn = reconstruct(model, clips, mask_ratio, _noise(model, len(clips), args.seed))
-    if output.suffix.lower() != ".gif":
+    if output.suffix.lower() not in ANIMATIONS:
         _save(contact_sheet(drawn), enlargement(model.img_size), output)
         return
     output.parent.mkdir(parents=True, exist_ok=True)

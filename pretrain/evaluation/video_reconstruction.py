@@ -7,10 +7,14 @@ import torch
 from PIL import Image
 
 from pretrain.data.transforms import normalisation
+from pretrain.data.video.files import write_video
 from pretrain.evaluation.reconstruction import GAP
 from pretrain.models.video.autoencoder import VideoConvMAE, normalise_cubes
 
-__all__ = ["contact_sheet", "reconstruct", "write_animation"]
+__all__ = ["ANIMATIONS", "contact_sheet", "reconstruct", "write_animation"]
+
+ANIMATIONS = (".gif", ".mp4")
+"""Suffixes that :func:`write_animation` takes."""
 
 SHOWN_FRAMES = 8
 """Frames of a clip on a contact sheet, at most."""
@@ -60,20 +64,26 @@ def contact_sheet(clips: np.ndarray) -> Image.Image:
     return Image.fromarray(sheet)
 
 
-def write_animation(clips: np.ndarray, path: Path, scale: int = 1, milliseconds: int = 120) -> None:
-    """Writes a GIF in which each clip is a row of original, masked, reconstruction and pasted.
+def write_animation(clips: np.ndarray, path: Path, scale: int = 1, frames_per_second: int = 8) -> None:
+    """Writes a GIF or MP4 in which each clip is a row of original, masked, reconstruction and pasted.
 
     Args:
         clips: of :func:`reconstruct`.
+        path: ends in .gif, which repeats for ever, or .mp4, which needs PyAV.
         scale: how many times pixels are enlarged.
-        milliseconds: that a frame is shown.
+
+    Raises:
+        UserError: .mp4 without PyAV.
     """
     B, columns, F, H, W, _ = clips.shape
     frames = np.full((F, B * (H + GAP) - GAP, columns * (W + GAP) - GAP, 3), 255, np.uint8)
     for row in range(B):
         for column in range(columns):
-            for frame in range(F):
-                place = frames[frame][row * (H + GAP) :, column * (W + GAP) :]
-                place[:H, :W] = clips[row, column, frame]
-    pictures = [Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1)) for frame in frames]
-    pictures[0].save(path, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+            frames[:, row * (H + GAP) :, column * (W + GAP) :][:, :H, :W] = clips[row, column]
+    frames = frames.repeat(scale, 1).repeat(scale, 2)
+    if path.suffix.lower() == ".mp4":
+        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), "edge")
+        write_video(frames, path, frames_per_second)
+        return
+    pictures = [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=1000 // frames_per_second, loop=0)

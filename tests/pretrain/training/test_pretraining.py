@@ -245,6 +245,9 @@ def test_visualize(images, whole_run, tmp_path):
     assert torch.equal(pasted[visible], original[visible])
     with pytest.raises(SystemExit, match="holds an encoder only"):
         visualize.main(["--checkpoint", str(whole_run / "encoder.pth"), *flags])
+    checkpoint = str(max(whole_run.glob("checkpoint-*.pth")))
+    with pytest.raises(SystemExit, match="animations show videos, and the model is one of images"):
+        visualize.main(["--checkpoint", checkpoint, "--images", flags[1], "--output", str(tmp_path / "grid.mp4")])
     with pytest.raises(SystemExit, match=r"grid\.xyz must end in \.png"):
         visualize.main(["--checkpoint", "any.pth", "--images", "any", "--output", "grid.xyz"])
     with pytest.raises(SystemExit, match="--count must be at least 1, got 0"):

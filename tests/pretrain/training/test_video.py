@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from pretrain import finetune, knn, linprobe, video, visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.files import load_checkpoint, load_metadata
-from pretrain.data.video.files import write_video
+from pretrain.data.video.files import open_video, write_video
 from pretrain.models import build_model
 from pretrain.training.args import parse_args
 from pretrain.training.classification_args import parse_finetune_args, parse_knn_args
@@ -242,10 +242,14 @@ def test_prediction_and_features(videos, pretrained, finetuned, tmp_path, capsys
             video.main(command)
 
 
-@pytest.mark.parametrize("name", ["sheet.png", "clips.gif"])
+@pytest.mark.parametrize("name", ["sheet.png", "clips.gif", "clips.mp4"])
 def test_pictures_of_reconstructions(videos, pretrained, tmp_path, name):
     checkpoint = str(pretrained / "checkpoint-00000006.pth")
     visualize.main(["--checkpoint", checkpoint, "--videos", str(videos), "--output", str(tmp_path / name), "--count=2"])
+    if name == "clips.mp4":
+        with open_video(tmp_path / name) as film:
+            assert film.read([0, film.num_frames - 1], 3).shape == (2, 6 * 68, 6 * 140, 3) and film.num_frames == 4
+        return
     picture = Image.open(tmp_path / name)
     assert picture.size == tuple(6 * side for side in ((140, 284) if name == "sheet.png" else (140, 68)))
     assert getattr(picture, "n_frames", 1) == (1 if name == "sheet.png" else 4)
