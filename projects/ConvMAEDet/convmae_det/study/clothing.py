@@ -19,14 +19,14 @@ SIZE = 64  # pixels
 MODEL = "tiny_patch8"
 # About equal CPU time: an epoch of FastConvMAE has four masked views of each photo.
 EPOCHS = {"convmae": 24, "fastconvmae": 6}
-FRACTIONS = {0.01: 60, 0.1: 20, 1.0: 6}  # of the labels, and epochs of fine-tuning
+FRACTIONS = {0.01: (60, 8), 0.1: (20, 32), 1.0: (6, 32)}  # of the labels; epochs and batch size of fine-tuning
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 CHOSEN_ON = 0.1  # of the labels
 HELD_BACK = 5  # every fifth training photo judges the learning rates
 COMMON = ("--input_size", SIZE, "--device", "cpu", "--num_workers", 0)
 PRETRAIN = ("--batch_size", 16, "--lr", 1e-3, "--warmup_epochs", 1)
 FINETUNE = (
-    *("--batch_size", 32, "--warmup_epochs", 1, "--layer_decay", 0.8, "--eval_epochs", 100, "--drop_path", 0),
+    *("--warmup_epochs", 1, "--layer_decay", 0.8, "--eval_epochs", 100, "--drop_path", 0),
     *("--aa", "none", "--reprob", 0, "--mixup", 0, "--cutmix", 0, "--crop_min", 0.35),
 )
 PROBE = ("--no-augment", "--batch_size", 128, "--epochs", 30, "--eval_epochs", 30, "--lr", 2)
@@ -50,6 +50,7 @@ def run_clothing(source: Path, output: Path, root: Path, processes: int, seeds: 
     """
     if not (source / "train").is_dir() or not (source / "val").is_dir():
         raise UserError(f"{source} has no folders train and val.")
+    _check_size(source / "train")
     choosing = _hold_back(source, output / "data")
     pretraining = [_pretraining(method, epochs, source, output) for method, epochs in EPOCHS.items()]
     run_jobs(pretraining, root, processes)
@@ -94,8 +95,10 @@ def _pretraining(method: str, epochs: int, source: Path, output: Path) -> Job:
 def _finetuning(
     folder: Path, data: Path, method: str, start: Path | None, fraction: float, lr: float, seed: int
 ) -> Job:
-    schedule = ("--epochs", FRACTIONS[fraction], "--label_fraction", fraction, "--lr", lr, "--seed", seed)
-    command = ("-m", "pretrain.finetune", *classifier_flags(data, folder, start), *FINETUNE, *schedule)
+    epochs, batch_size = FRACTIONS[fraction]
+    schedule = ("--epochs", epochs, "--label_fraction", fraction, "--lr", lr, "--seed", seed)
+    recipe = ("--batch_size", batch_size, *FINETUNE)
+    command = ("-m", "pretrain.finetune", *classifier_flags(data, folder, start), *recipe, *schedule)
     facts = {"method": method, "measure": "finetune", "fraction": fraction, "lr": lr, "seed": seed}
     return Job(folder, command, Accuracy("finetune"), facts)
 
@@ -112,6 +115,17 @@ class Accuracy:
             for weights in folder.glob("*.pth"):
                 weights.unlink()
         return result
+
+
+def _check_size(folder: Path) -> None:
+    """Raises UserError if a fraction of the labels would give no optimizer step."""
+    fraction, (_, batch_size) = min(FRACTIONS.items())
+    count = sum(1 for path in folder.glob("*/*") if path.is_file())
+    if int(count * fraction) < batch_size:
+        raise UserError(
+            f"{folder} holds {count} photos, of which {fraction:.0%} do not fill a batch of {batch_size}; the study "
+            f"needs {round(batch_size / fraction)}."
+        )
 
 
 def _hold_back(source: Path, folder: Path) -> Path:
