@@ -21,14 +21,17 @@ from pretrain.common.files import save_atomically
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="forked processes cannot use CUDA")
 
 
+NAMED = {name: trainings.TRAININGS[name] for name in ("mixture", "video")}
+
+
 @pytest.fixture(scope="module")
 def lab():
-    """One thread, and of the trainings those that need no detectron2."""
+    """One thread, and of the trainings those that need no detectron2, and all others only where they are named."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     importlib.import_module("torch.utils.tensorboard")  # once, and not in every process
     whole = dict(trainings.TRAININGS)
-    for name in ("detector", "segmentation"):
+    for name in ("detector", "segmentation", *NAMED):
         del trainings.TRAININGS[name]
     yield trainings.lab
     shutil.rmtree(trainings.lab.root, ignore_errors=True)
@@ -40,13 +43,22 @@ def case(tmp_path, kind, number):
     return Case(random.Random(f"0:{kind}:{number}"), tmp_path)
 
 
-SLICE = [(kills, 0), (kills, 1), (full_disk, 0), (damaged.checkpoints, 0), (damaged.checkpoints, 1)]
+SLICE = [(kills, 0), (full_disk, 0), (damaged.checkpoints, 0), (damaged.checkpoints, 1)]
 
 
 @pytest.mark.parametrize(("kind", "number"), SLICE, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_a_slice(lab, tmp_path, kind, number):
     verdict = kind(case(tmp_path, kind.__name__, number))
     assert verdict.fault is None, f"{verdict.shown}: {verdict.details}"
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_kill_of(lab, tmp_path, monkeypatch, name):
+    for other in list(trainings.TRAININGS):
+        monkeypatch.delitem(trainings.TRAININGS, other)
+    monkeypatch.setitem(trainings.TRAININGS, name, NAMED[name])
+    verdict = kills(case(tmp_path, "kills", 2))
+    assert name in verdict.shown and verdict.fault is None, f"{verdict.shown}: {verdict.details}"
 
 
 def command_that(how):

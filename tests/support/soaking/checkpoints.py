@@ -91,7 +91,9 @@ def _readers(name: str, damaged: Path, folder: Path, whole: Path) -> list[tuple[
     """Commands, with their arguments, that begin from the file."""
     lazy = "python tools/lazyconfig_train_net.py"
     output = folder / "out"
-    if name == "pretrain":
+    if name == "video":
+        return []
+    if name in ("pretrain", "mixture"):
         finetune = TRAININGS["finetune"].argv(output, "--max_steps", "1", "--init_weights", str(damaged))
         start = TRAININGS["detector"].argv(output, "--dry-run", f"train.init_checkpoint={damaged}")
         convert = [str(damaged), str(folder / "converted.pth")]

@@ -101,6 +101,18 @@ TRAININGS = {
         _flags("convmae_convvit_tiny_patch8_32", probe="{lab}/images", probe_k=2),
         ("encoder.pth",),
     ),
+    "mixture": Training(
+        "python -m pretrain",
+        (*_flags("convmae_convvit_tiny_patch8_32"), *("--targets", "rgb", "ema", "--ema_decay", "0.5")),
+        ("encoder.pth",),
+    ),
+    "video": Training(
+        "python -m pretrain",
+        _flags(
+            "videoconvmae_convvit_tiny_patch16", data_path="{lab}/clips", input_size=32, num_frames=2, mask_ratio=0.5
+        ),
+        ("encoder.pth",),
+    ),
     "finetune": Training(
         "python -m pretrain.finetune",
         _flags(**CLASSIFIER, model_ema=0.9),
@@ -137,6 +149,11 @@ class Lab:
                 for i in range(2):
                     pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(root / "images" / split / kind / f"{i}.png")
+        for clip in range(4):  # folders of frames need no decoder of videos
+            (root / "clips" / "train" / str(clip)).mkdir(parents=True)
+            for i in range(3):
+                pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / "clips" / "train" / str(clip) / f"{i}.png")
         return root
 
     @cached_property
