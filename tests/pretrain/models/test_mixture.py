@@ -167,3 +167,16 @@ def test_compatible_names_and_the_same_start():
         "decoder_pred.weight",
         "decoder_pred.bias",
     }
+
+
+def test_a_compiler_can_trace_all_losses(batch):
+    """Tracing is what differs between models; that compiled code computes the same is tested with pixels alone."""
+    model = make_model("convmae", ("rgb", "own"), mimic=True)
+    loss = MixtureLoss(model, {"rgb": 1.0, "own": 1.0, "mimic": 1.0}, dict.fromkeys(("own", "mimic"), make_teacher()))
+    expected, _ = loss(*batch)
+    wanted = {name: g.clone() for name, g in gradients(expected, model).items()}
+    traced, _ = torch.compile(loss, backend="eager")(*batch)
+    found = gradients(traced, model)
+    assert torch.equal(traced, expected)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient)
