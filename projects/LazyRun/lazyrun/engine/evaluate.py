@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.config.changes import making
 from lazyrun.data.evaluation_loader import build_test_loader
 from lazyrun.modeling.tta import with_tta
 
@@ -32,7 +33,8 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
         return {}
     options = dict(cfg.dataloader.evaluator) | ({"output_dir": folder} if folder else {})
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
-        evaluator = instantiate(options)
+        with making("dataloader.evaluator"):
+            evaluator = instantiate(options)
         results = inference_on_dataset(with_tta(cfg, model), build_test_loader(cfg, evaluator), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
