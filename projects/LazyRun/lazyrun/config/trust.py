@@ -1,4 +1,4 @@
-"""What a run's `config.yaml` and overrides may name. A config says what is called, so one of a stranger could run any program."""
+"""What a run's `config.yaml` and overrides may name: they say what is called, so a stranger's could run any program."""
 
 import functools
 import inspect

@@ -21,7 +21,7 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
         action=_TrustConfig,
         nargs=0,
         default=argparse.SUPPRESS,
-        help="let a YAML config and key=value overrides name classes and functions of any package, which can run any code",
+        help="let a YAML config and overrides name classes and functions of any package, which can run any code",
     )
 
 
