@@ -9,7 +9,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from omegaconf import DictConfig
-from torch import nn
+from torch import distributed, nn
 
 from lazyrun.config.changes import making
 from lazyrun.data.evaluation_loader import build_test_loader
@@ -41,15 +41,24 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
     return results
 
 
+def _share_buffers(model: nn.Module) -> None:
+    """Gives all processes the running statistics of the first, which checkpoints hold and resumed runs have."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
 def evaluate_in_training(cfg: DictConfig, model: nn.Module, average: nn.Module | None = None) -> dict[str, Any]:
     """As :func:`evaluate`, also of averaged weights, with a warning if `train.best_metric` is not among the metrics.
 
     The metrics of the average are the same with `ema/` before their names, and its evaluator writes to a folder beside
     the other's, such as `inference_ema`.
     """
+    _share_buffers(model)
     results = evaluate(cfg, model)
     if average is not None and "evaluator" in cfg.dataloader:
         logger.info("The same of the averaged weights (train.ema):")
+        _share_buffers(average)
         averaged = evaluate(cfg, average, folder=f"{cfg.dataloader.evaluator.output_dir}_ema")
         results = {**results, **{f"ema/{task}": values for task, values in averaged.items()}}
     metrics = flatten_results_dict(results)
