@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from soaking.cases import Kind, Tally
 
 SUPPORT = Path(__file__).resolve().parent / "support"
-ORDER = ("kills", "full-disk", "checkpoints", "annotations", "images", "flags", "overrides")
+ORDER = ("kills", "ranks", "full-disk", "checkpoints", "annotations", "images", "flags", "overrides")
 """All kinds, in the order in which they take turns."""
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pretrain.common.errors import UserError
+from pretrain.common.temporary import naming_file
 
 try:
     import fcntl
@@ -58,7 +59,8 @@ def _locked(path: Path) -> int | None:
             return None
         if _is_at(path, descriptor):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            with naming_file(path):
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return descriptor
         os.close(descriptor)  # its holder has just ended, and removed it
     return None

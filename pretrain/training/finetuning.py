@@ -86,6 +86,7 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
         precision=precision,
         inputs=(lambda batch: mix(mixup, *inputs(batch))) if mixup else inputs,
         set_training_mode=model.train,
+        start=average.start if average else None,
         after_step=average.update if average else None,
         evaluate=evaluate,
         export=export,
@@ -142,11 +143,17 @@ class WeightAverage:
         self.source, self.results = model, results
         self.average = ModelEmaV3(model, decay=decay)
         self.exported = results.output_dir / "classifier_ema.pth"
+        self.is_resumed = False
 
     @property
     def model(self) -> nn.Module:
         """The model with averaged weights."""
         return self.average.module
+
+    def start(self) -> None:
+        """Before the first step: the average begins as the model, who now has the first process's weights."""
+        if not self.is_resumed:
+            self.average.set(self.source)
 
     def update(self, _: float) -> None:
         """Takes up the weights after an optimizer step."""
@@ -164,3 +171,4 @@ class WeightAverage:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state.get("ema", state["model"]))
+        self.is_resumed = True

@@ -53,6 +53,7 @@ class MetricWriter:
 
     def __init__(self, output_dir: Path, epoch: int, step: int):
         self.path = output_dir / "log.jsonl"
+        self.events = output_dir / "events.out.tfevents"
         if self.path.exists():
             lines = [line for line in self.path.read_text().splitlines(True) if _epoch_of(line) < epoch]
             with replacing(self.path) as temporary:
@@ -63,16 +64,19 @@ class MetricWriter:
             logger.warning("No TensorBoard files are written: the package tensorboard is not installed.")
             self.tensorboard = None
         else:
-            self.tensorboard = SummaryWriter(output_dir, purge_step=step)
+            with naming_file(self.events):
+                self.tensorboard = SummaryWriter(output_dir, purge_step=step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self.tensorboard:
-            for name, value in values.items():
-                self.tensorboard.add_scalar(name, value, step)
+            with naming_file(self.events):
+                for name, value in values.items():
+                    self.tensorboard.add_scalar(name, value, step)
 
     def picture(self, image: Image.Image, step: int) -> None:
         if self.tensorboard:
-            self.tensorboard.add_image("reconstructions", np.asarray(image), step, dataformats="HWC")
+            with naming_file(self.events):
+                self.tensorboard.add_image("reconstructions", np.asarray(image), step, dataformats="HWC")
 
     def results(self, facts: dict[str, Any], measured: dict[str, float], epoch: int) -> None:
         """A line of `log.jsonl` and of the console; TensorBoard has what was measured alone, after `epoch` epochs."""
@@ -84,7 +88,8 @@ class MetricWriter:
 
     def close(self) -> None:
         if self.tensorboard:
-            self.tensorboard.close()
+            with naming_file(self.events):
+                self.tensorboard.close()
 
 
 def _epoch_of(line: str) -> float:

@@ -167,8 +167,10 @@ def test_model_that_cannot_be_built():
 
 @pytest.mark.parametrize("target", ["builtins.dict", "foo.bar"])
 def test_a_task_that_is_none(target):
+    cfg = load_config(CONFIG)
+    cfg.task = {"_target_": target}  # as a Python config may
     with pytest.raises(UserError, match=r"is not a task of this project|cannot be made"):
-        task_of(load_config(CONFIG, [f"task._target_={target}"]))
+        task_of(cfg)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from shapes import CONFIG, REPO
 import convmae_det  # noqa: F401 (names the packages of this project)
 from lazyrun.config.loading import load_config, read_config
 from lazyrun.config.trust import read_yaml
+from lazyrun.data.evaluation_loader import build_test_loader
+from lazyrun.engine.evaluate import evaluate
 from pretrain.common.errors import UserError
 
 
@@ -106,6 +108,43 @@ def test_a_trusted_target(config, monkeypatch):
     assert read_config(str(config)).other._target_ == "os.getcwd"
 
 
-def test_the_command_line_is_the_users_own(config):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer._target_=os.system",
+            r"^optimizer\._target_=os\.system may not be called: .* add --trust-config\.$",
+        ),
+        ("+other={a:{_target_:os.system}}", r"^other with _target_=os\.system may not be called"),
+        ("train.seed={_target_:os.system}", r"^train\.seed=.* must be a number"),
+        ("train.init_checkpoint=${other}", r"refers to what is not there"),
+        ("model.backbone._target_=torch.nn.functional", r"_target_=torch\.nn\.functional may not be called"),
+        ("model._target_=torch.nn.Nothing", r"^model\._target_=torch\.nn\.Nothing must be the name of a class or"),
+        ("model._target_=5", r"^model\._target_=5 must be the name of a class or function"),
+        ("model._target_=null", r"^model\._target_=None must be the name"),
+        ("model._target_=[a]", r"^model\._target_=\['a'\] must be the name"),
+        ("optimizer._target_='${train.seed}'", r"^optimizer\._target_=0 must be the name"),
+        ("dataloader.evaluator._target_=torch.nn.ReLU", r"torch\.nn\.ReLU does not take dataset_name"),
+    ],
+)
+def test_overrides_name_no_more_than_files(config, override, message):
+    with pytest.raises(UserError, match=message):
+        load_config(str(config), [override])
+
+
+def test_a_trusted_override(config, monkeypatch):
+    monkeypatch.setenv("LAZYRUN_TRUST_CONFIG", "1")
     cfg = load_config(str(config), ["+other._target_=os.getcwd"])
     assert OmegaConf.select(cfg, "other._target_") == "os.getcwd"
+    with pytest.raises(
+        UserError, match=r"^model\._target_=foo\.bar must be the name of a class or function that can be"
+    ):
+        load_config(str(config), ["model._target_=foo.bar"])
+    assert load_config(str(config), ["optimizer._target_=torch.optim.Adam"]).optimizer._target_ == "torch.optim.Adam"
+
+
+@pytest.mark.parametrize("key", ["evaluator", "test.mapper", "test.dataset"])
+def test_what_an_evaluation_cannot_make(config, key):
+    cfg = load_config(str(config), [f"+dataloader.{key}.nothing=1"])
+    with pytest.raises(UserError, match=r"^dataloader\.(evaluator|test) cannot be made \(TypeError: .*'nothing'\)"):
+        build_test_loader(cfg, None) if "test" in key else evaluate(cfg, torch.nn.Identity())

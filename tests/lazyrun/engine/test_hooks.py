@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from lazyrun.engine.checkpoint import RunCheckpointer
-from lazyrun.engine.hooks import BestCheckpointer, SavedEvalHook, SaveOnSigterm
+from lazyrun.engine.hooks import BestCheckpointer, FinishRun, SavedEvalHook, SaveOnSigterm
 from lazyrun.engine.trainer import Trainer
 
 
@@ -59,7 +59,7 @@ class Squares(nn.Linear):
         return {"loss": super().forward(batch).square().mean()}
 
 
-def train(folder, evaluate, max_iter: int = 8, resume: bool = False) -> list[int]:
+def train(folder, evaluate, max_iter: int = 8, resume: bool = False, last: bool = False) -> list[int]:
     """A run that evaluates every 2 iterations and saves every 4; returns the iterations it trained."""
     torch.manual_seed(0)
     model, trained = Squares(2, 1), []
@@ -77,6 +77,7 @@ def train(folder, evaluate, max_iter: int = 8, resume: bool = False) -> list[int
             SavedEvalHook(2, results, sigterm, checkpoint_period=4),
             BestCheckpointer(checkpointer, "bbox/AP"),
             PeriodicCheckpointer(checkpointer, 4),
+            *([FinishRun(checkpointer, None)] if last else []),
         ]
     )
     start = 0
@@ -169,3 +170,19 @@ def test_ctrl_c_saves_too_and_a_second_one_does_not_wait(tmp_path, capfd):
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     with pytest.raises(KeyboardInterrupt):
         hook._receive(signal.SIGINT, None)
+
+
+def test_a_late_last_evaluation_belongs_to_the_iteration_of_an_early_one(tmp_path):
+    """A run killed in the evaluation after its last iteration, and resumed without an iteration left."""
+    evaluated = []
+    train(tmp_path, lambda i: evaluated.append(i) or 10.0 + i, last=True)
+    best = saved(tmp_path)
+    for name in ("model_best.pth", "model_final.pth", "finished"):
+        (tmp_path / name).unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
+    whole = evaluated[-1]
+    assert train(tmp_path, lambda i: evaluated.append(i) or 10.0 + i, resume=True, last=True) == []
+    assert evaluated[-1] == whole and saved(tmp_path) == best == (whole, 10.0 + whole)
+    assert (tmp_path / "finished").read_text() == "8"
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert final["iteration"] == 7

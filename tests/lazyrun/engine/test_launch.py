@@ -32,6 +32,28 @@ def test_a_killed_process_is_named_with_its_log(monkeypatch):
         launch(lambda *_: None, args, cfg)
 
 
+def tell(args, cfg):
+    raise UserError("rank 1 has ended")
+
+
+def test_what_a_process_has_told_is_not_told_again(monkeypatch):
+    def ends(work, *_, args, **__):
+        with pytest.raises(SystemExit, match="rank 1 has ended"):
+            work(*args)
+        raise ProcessExitedException("killed", 1, 123, -9, "SIGKILL")
+
+    monkeypatch.setattr("lazyrun.engine.launch.detectron2_launch", ends)
+    cfg = OmegaConf.create({"train": {"device": "cpu", "output_dir": "output/run"}})
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(SystemExit) as exit:
+            launch(tell, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"), cfg)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert exit.value.code == 1
+
+
 @pytest.mark.parametrize("mistaken", [False, True])
 def test_the_group_is_closed_before_the_process_ends(mistaken):
     """A group that is left to the interpreter's end has threads that may end it with "terminate called"."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from parity import REPO
 
-from pretrain.common.files import check_output_path, load_checkpoint, save_atomically, save_weights
+from pretrain.common.files import check_output_path, load_checkpoint, save_atomically, save_json, save_weights
 
 
 def weights(path):
@@ -130,6 +130,24 @@ def test_the_next_save_replaces_what_a_killed_one_left(tmp_path):
     assert path.read_text() == "old" and len(os.listdir(tmp_path)) == 2
     save_atomically({"w": 1}, path)
     assert load_checkpoint(path) == {"w": 1} and os.listdir(tmp_path) == ["w.pth"]
+
+
+def test_leftovers_of_earlier_versions_go_once_they_are_older_than_this_process(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    folder = tmp_path / "run"
+    old, new = folder / ".config-a1b2c3d4", folder / ".config-e5f6a7b8"
+    for path in (old, new):
+        path.mkdir(parents=True)
+        (path / "config.yaml").touch()
+    link, kept = folder / ".config-linked_0", folder / ".config-backup-of-mine"
+    link.symlink_to(outside)
+    kept.touch()
+    for path in (old, link, kept, outside):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    save_json({}, folder / "a.json")
+    assert {path.name for path in folder.iterdir()} == {"a.json", new.name, kept.name}
+    assert outside.is_dir()
 
 
 def test_output_path(tmp_path):

@@ -189,7 +189,7 @@ def test_cached_features_change_nothing(data, pretrained, tmp_path):
 
 def test_two_processes_equal_one_in_finetuning(data, pretrained, tmp_path):
     """Nine held-out images: an evaluation that padded its share to equal length would count ten."""
-    plain = dict(init_weights=pretrained, mixup=0, cutmix=0, drop_path=0, epochs=1)
+    plain = dict(init_weights=pretrained, mixup=0, cutmix=0, drop_path=0, epochs=1, model_ema=0.9)
     finetune.main(arguments(data, tmp_path / "one", **plain))
     two_processes("pretrain.finetune", arguments(data, tmp_path / "two", **plain | dict(batch_size=2)))
     one, two = (load_checkpoint(tmp_path / n / "classifier.pth")["model"] for n in ("one", "two"))
@@ -197,6 +197,7 @@ def test_two_processes_equal_one_in_finetuning(data, pretrained, tmp_path):
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5, msg=name)
     one, two = (result(tmp_path / n, "finetune") for n in ("one", "two"))
     assert one["acc1"] == pytest.approx(two["acc1"]) and one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+    assert one["ema_loss"] == pytest.approx(two["ema_loss"], rel=1e-5)  # of the same average in both processes
 
 
 def test_two_processes_equal_one_in_probe_and_neighbours(data, pretrained, tmp_path):

@@ -14,7 +14,7 @@ from soaking.cases import Case, Verdict
 from soaking.sandbox import Ended, Limits
 from soaking.trainings import TRAININGS, lab
 
-__all__ = ["comparable", "difference", "full_disk", "kills"]
+__all__ = ["comparable", "difference", "full_disk", "judge_resumed", "kills"]
 
 MOST_KILLS = 3
 VOLATILE = {"args", "seconds", "eta_seconds", "time", "data_time", "max_mem_mb", "rank_data_time"}
@@ -79,8 +79,12 @@ def _bad_end(ended: Ended) -> str | None:
 
 
 def _resume(name: str, whole: Path, output: Path, what: str) -> Verdict:
-    shown = f"{name}, resumed after it was {what}"
     ended = TRAININGS[name].run(output, resume=True)
+    return judge_resumed(f"{name}, resumed after it was {what}", ended, whole, output)
+
+
+def judge_resumed(shown: str, ended: Ended, whole: Path, output: Path) -> Verdict:
+    """The verdict on a resumed run, whose folder must be as that of the whole one."""
     if fault := _bad_end(ended):
         return Verdict(shown, fault, ended.sentence)
     if ended.code:

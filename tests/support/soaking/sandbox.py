@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pretrain.common import files, temporary
 
-__all__ = ["Ended", "Limits", "run"]
+__all__ = ["Ended", "Limits", "before_changes", "run"]
 
 SHOW = "SOAK_SHOWS_OUTPUT"
 """Environment variable that lets all output of the commands be seen."""
@@ -225,10 +225,23 @@ def _watch(limits: Limits, counter: mmap.mmap) -> None:
     """Counts changes to files below a folder, and kills this process before one of them."""
     if limits.folder is None:
         return
-    inside, count = os.path.abspath(limits.folder), 0
+    count = 0
+
+    def at_change() -> None:
+        nonlocal count
+        count += 1
+        counter[:8] = struct.pack("q", count)
+        if count == limits.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    before_changes(limits.folder, at_change)
+
+
+def before_changes(folder: Path, act: Callable[[], None]) -> None:
+    """Calls `act` before each change to a file below a folder, by this process or one that it forks."""
+    inside = os.path.abspath(folder)
 
     def hook(event: str, args: tuple) -> None:
-        nonlocal count
         if event == "open":
             if not (isinstance(args[2], int) and args[2] & WRITING):
                 return
@@ -239,9 +252,6 @@ def _watch(limits: Limits, counter: mmap.mmap) -> None:
             return
         if not isinstance(path, str | bytes | os.PathLike) or not os.path.abspath(os.fsdecode(path)).startswith(inside):
             return
-        count += 1
-        counter[:8] = struct.pack("q", count)
-        if count == limits.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        act()
 
     sys.addaudithook(hook)

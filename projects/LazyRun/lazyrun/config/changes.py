@@ -9,7 +9,7 @@ from pretrain.common.commands import message_of
 from pretrain.common.distributed import lost_process
 from pretrain.common.errors import UserError
 
-__all__ = ["UNFIT", "reason_of", "suspecting"]
+__all__ = ["UNFIT", "making", "reason_of", "suspecting"]
 
 UNFIT = (
     *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError, ImportError),
@@ -44,6 +44,25 @@ def suspecting(changes: Sequence[str]) -> Iterator[None]:
         raise UserError(
             f"The run cannot be set up ({reason_of(e)}) with the changes {shown}. If these are right, it is a fault of "
             "the program, and --traceback shows where."
+        ) from e
+
+
+@contextmanager
+def making(key: str) -> Iterator[None]:
+    """Around what makes a part of a config long after the set-up, such as the evaluator after the last iteration.
+
+    Args:
+        key: of the part.
+
+    Raises:
+        UserError: its class or function does not take its arguments.
+    """
+    try:
+        yield
+    except TypeError as e:
+        raise UserError(
+            f"{key} cannot be made ({reason_of(e)}). If its values are right, it is a fault of the program, and "
+            "--traceback shows where."
         ) from e
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lazyrun.config.lr_and_iterations import DERIVED_FROM_EPOCHS
+from lazyrun.config.trust import check_targets
 from pretrain.common.errors import UserError
 
 __all__ = ["apply_overrides"]
@@ -32,7 +33,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Changes a config in place; what follows the `=` of a path is not parsed.
 
     Raises:
-        UserError: a change is not of the form `key=value`, names nothing, or is of another kind than the value before.
+        UserError: a change is not of the form `key=value`, names nothing, is of another kind than the value before, or
+            has a `_target_` that must not be called.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -67,6 +69,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise UserError(f"Overrides cannot be applied: {e}") from e
     for text in overrides:
         _check_references(cfg, text)
+        _check_targets(cfg, text)
     _check_epochs(cfg, {text.partition("=")[0].lstrip("+~") for text in overrides})
 
 
@@ -104,6 +107,21 @@ def _check_references(cfg: DictConfig, text: str) -> None:
             OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as e:
         raise UserError(f"{text} refers to what is not there: {' '.join(str(e).split())}") from e
+
+
+def _check_targets(cfg: DictConfig, text: str) -> None:
+    """Raises UserError if an override names what must not, or cannot, be called."""
+    key, equals, value = text.lstrip("+").partition("=")
+    if not equals or not ("_target_" in text or "$" in value):
+        return
+    with suppress(OmegaConfBaseException):  # keys of hydra's own forms
+        found = OmegaConf.select(cfg, key)
+        check_targets(key, OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found)
+        node = OmegaConf.select(cfg, key.rpartition(".")[0]) if key.endswith("._target_") else {}
+        taken = _parameters(locate(found)) if isinstance(found, str) and node else None
+        unknown = [] if taken is None else sorted(str(k) for k in node if k not in (*taken, "_target_"))
+        if unknown:
+            raise UserError(f"{text}: {found} does not take {', '.join(unknown)}, which stand beside it.")
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:
@@ -178,7 +196,12 @@ def _arguments(node: DictConfig) -> dict[str, object] | None:
     names = dict.fromkeys(str(key) for key in node)
     if "_target_" not in node:
         return names
-    target = locate(node._target_) if isinstance(node._target_, str) else node._target_
+    taken = _parameters(locate(node._target_) if isinstance(node._target_, str) else node._target_)
+    return None if taken is None else names | taken
+
+
+def _parameters(target: Any) -> dict[str, object] | None:
+    """What a class or function accepts, with defaults; None if that is anything, or unknown."""
     try:
         parameters = inspect.signature(
             getattr(target, "__init__", target) if inspect.isclass(target) else target
@@ -187,5 +210,4 @@ def _arguments(node: DictConfig) -> dict[str, object] | None:
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
-    defaults = {name: None if p.default is p.empty else p.default for name, p in parameters.items() if name != "self"}
-    return names | defaults
+    return {name: None if p.default is p.empty else p.default for name, p in parameters.items() if name != "self"}

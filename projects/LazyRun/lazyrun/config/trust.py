@@ -1,4 +1,4 @@
-"""What a run's `config.yaml` may name. A config says what is called, so one of a stranger could run any program."""
+"""What a run's `config.yaml` and overrides may name: they say what is called, so a stranger's could run any program."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ from detectron2.utils.registry import locate
 from lazyrun.config.trust_option import trusts_configs
 from pretrain.common.errors import UserError
 
-__all__ = ["read_yaml", "trust_packages"]
+__all__ = ["check_targets", "read_yaml", "trust_packages"]
 
 ALLOWED = [
     *("lazyrun.config.schedule", "lazyrun.data", "lazyrun.detection", "lazyrun.evaluation", "lazyrun.modeling"),
@@ -66,6 +66,33 @@ def read_yaml(config_file: str | Path) -> Any:
     return content
 
 
+def check_targets(key: str, value: Any) -> None:
+    """Checks the names that an override gives as `_target_`, at any depth; objects of a Python config stay unchecked.
+
+    The limits are those of a YAML file: an override may come with a copied command line, and is in the run's
+    `config.yaml` afterwards.
+
+    Args:
+        key: of the override, such as `model.backbone._target_`.
+        value: what the key holds then, with references resolved.
+
+    Raises:
+        UserError: a `_target_` is no name, names nothing that can be called, or what may not be called without
+            `--trust-config`.
+    """
+    for name, target in _entries({key.rpartition(".")[2]: value}):
+        if name != "_target_" or callable(target):
+            continue
+        shown = f"{key}={target}" if key.endswith("_target_") else f"{key} with _target_={target}"
+        if isinstance(target, str) and not trusts_configs() and _is_refused(target):
+            raise UserError(
+                f"{shown} may not be called: only classes and functions of the packages that make models, data and "
+                "optimizers are. If you trust it, add --trust-config."
+            )
+        if not isinstance(target, str) or not callable(_find(target)):
+            raise UserError(f"{shown} must be the name of a class or function that can be imported.")
+
+
 def _entries(content: Any) -> Iterator[tuple[Any, Any]]:
     """Keys and values at any depth; those of lists and tuples have no key, and keys come as values as well."""
     seen: set[int] = set()
@@ -90,15 +117,19 @@ def _is_allowed(name: str) -> bool:
 
 
 def _check_name(name: str) -> None:
-    """Raises UserError unless a name may be called; what cannot be found cannot be called either."""
+    """Raises UserError unless a name may be called."""
+    if _is_refused(name):
+        raise _refusal(name)
+
+
+def _is_refused(name: str) -> bool:
+    """Whether a name may not be called; what cannot be found cannot be called either."""
     if not _is_allowed(name):
-        raise _refusal(name)
+        return True
     found = _find(name)
-    if found is None:
-        return
     # A module's attributes may come from elsewhere, such as torch.nn.modules.module.warnings.
-    if not (inspect.isclass(found) or inspect.isroutine(found)) or not _is_allowed(found.__module__ or ""):
-        raise _refusal(name)
+    callable_here = inspect.isclass(found) or inspect.isroutine(found)
+    return found is not None and not (callable_here and _is_allowed(found.__module__ or ""))
 
 
 def _find(name: str) -> Any:

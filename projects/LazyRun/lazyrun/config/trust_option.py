@@ -15,13 +15,13 @@ class _TrustConfig(argparse.Action):
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--trust-config`, under which a YAML config may name anything."""
+    """Adds `--trust-config`, under which a YAML config and overrides may name anything."""
     parser.add_argument(
         "--trust-config",
         action=_TrustConfig,
         nargs=0,
         default=argparse.SUPPRESS,
-        help="let a YAML config name classes and functions of any package, which can run any code",
+        help="let a YAML config and overrides name classes and functions of any package, which can run any code",
     )
 
 

@@ -8,6 +8,7 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from lazyrun.config.changes import making
 from lazyrun.data.corrupt import CORRUPT, CorruptImageError, CorruptImages, share_of_corrupt
 
 __all__ = ["ReadableBatches", "build_test_loader"]
@@ -22,10 +23,11 @@ def build_test_loader(cfg: DictConfig, evaluator: Any) -> Any:
         cfg: of a run; up to the share `data.max_corrupt` of the images may be left out.
         evaluator: told which images those are, if it has a method `leave_out(image_id)`.
     """
-    if "mapper" not in cfg.dataloader.test:
-        return instantiate(cfg.dataloader.test)
-    mapper = _NamingMapper(instantiate(cfg.dataloader.test.mapper))
-    loader = instantiate(dict(cfg.dataloader.test) | {"mapper": mapper})
+    with making("dataloader.test"):
+        if "mapper" not in cfg.dataloader.test:
+            return instantiate(cfg.dataloader.test)
+        mapper = _NamingMapper(instantiate(cfg.dataloader.test.mapper))
+        loader = instantiate(dict(cfg.dataloader.test) | {"mapper": mapper})
     return ReadableBatches(loader, share_of_corrupt(cfg), getattr(evaluator, "leave_out", lambda _: None))
 
 

@@ -9,8 +9,9 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from omegaconf import DictConfig
-from torch import nn
+from torch import distributed, nn
 
+from lazyrun.config.changes import making
 from lazyrun.data.evaluation_loader import build_test_loader
 from lazyrun.modeling.tta import with_tta
 
@@ -32,11 +33,19 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
         return {}
     options = dict(cfg.dataloader.evaluator) | ({"output_dir": folder} if folder else {})
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
-        evaluator = instantiate(options)
+        with making("dataloader.evaluator"):
+            evaluator = instantiate(options)
         results = inference_on_dataset(with_tta(cfg, model), build_test_loader(cfg, evaluator), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Gives all processes the running statistics of the first, which checkpoints hold and resumed runs have."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, src=0)
 
 
 def evaluate_in_training(cfg: DictConfig, model: nn.Module, average: nn.Module | None = None) -> dict[str, Any]:
@@ -45,9 +54,11 @@ def evaluate_in_training(cfg: DictConfig, model: nn.Module, average: nn.Module |
     The metrics of the average are the same with `ema/` before their names, and its evaluator writes to a folder beside
     the other's, such as `inference_ema`.
     """
+    _share_buffers(model)
     results = evaluate(cfg, model)
     if average is not None and "evaluator" in cfg.dataloader:
         logger.info("The same of the averaged weights (train.ema):")
+        _share_buffers(average)
         averaged = evaluate(cfg, average, folder=f"{cfg.dataloader.evaluator.output_dir}_ema")
         results = {**results, **{f"ema/{task}": values for task, values in averaged.items()}}
     metrics = flatten_results_dict(results)

@@ -6,6 +6,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
@@ -55,10 +56,12 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
     visible = torch.cuda.device_count()
     if device != "cpu" and args.num_gpus > visible:
         raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
-    if args.num_gpus * args.num_machines > 1:
+    several = args.num_gpus * args.num_machines > 1
+    if several:
         for signum in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, _forward_to_children)
+    told = multiprocessing.get_context("spawn").Event() if several else None
     try:
         detectron2_launch(
             _run,
@@ -66,11 +69,11 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(main, args, None if args.num_gpus * args.num_machines > 1 else cfg),
+            args=(main, args, None if several else cfg, told),
         )
     except ProcessExitedException as e:
-        if e.exit_code > 0:
-            sys.exit(e.exit_code)
+        if e.exit_code > 0 or (told is not None and told.is_set()):
+            sys.exit(max(e.exit_code, 1))
         sys.exit(
             f"error: rank {e.error_index} of this run was ended by {e.signal_name}, and the others with it; its log is "
             f"{_log_of(cfg, e.error_index)}. A SIGKILL that nobody sent means that memory was out. Continue with "
@@ -82,10 +85,20 @@ def _log_of(cfg: DictConfig, rank: int) -> Path:
     return Path(cfg.train.output_dir) / (f"log.txt.rank{rank}" if rank else "log.txt")
 
 
-def _run(main: Main, args: Namespace, cfg: DictConfig | None) -> None:
+def _run(main: Main, args: Namespace, cfg: DictConfig | None, told: Event | None = None) -> None:
+    """What each process does.
+
+    Args:
+        told: set by a process that says why the run ends, so that the one that started it need not.
+    """
     try:
         with exit_on_user_error():
             main(args, cfg)
+    except SystemExit as e:
+        if told is not None and isinstance(e.code, str):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the starting process, which would end it unheard
+            told.set()
+        raise
     finally:
         # Left to the interpreter's end, the group's threads may end the process with "terminate called".
         if distributed.is_initialized():
