@@ -111,7 +111,10 @@ def _launch_as_torchrun(command: Callable[[], object]) -> None:
         process.start()
     for process in processes:
         process.join()
-    sys.exit(any(process.exitcode for process in processes))
+    codes = [process.exitcode for process in processes]
+    if -signal.SIGKILL in codes and codes.count(0) == SIZE - 1:  # the others were done, so only a launcher can tell
+        sys.exit(f"error: rank {codes.index(-signal.SIGKILL)} of this run was killed")
+    sys.exit(any(codes))
 
 
 def _be_rank(rank: int, command: Callable[[], object]) -> None:
