@@ -14,7 +14,8 @@ from pretrain.models.encoder import DEFAULT_MASK_RATIO, ConvMAEEncoder
 from pretrain.models.layers import Attention, Block
 from pretrain.models.masking import PatchMask, take_patches
 from pretrain.models.recompute import norm_linear
-from pretrain.models.trunk import per_stage, run_blocks
+from pretrain.models.trunk import run_blocks
+from pretrain.names import per_stage
 
 __all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss", "encoder_weights"]
 

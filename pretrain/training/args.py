@@ -5,12 +5,9 @@ from argparse import _ArgumentGroup as Group  # argparse has no public name for 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import MODELS, VIDEO_MODELS
-from pretrain.models.named import has_class_token
-from pretrain.models.trunk import per_stage
+from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
 from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
 
@@ -264,6 +261,8 @@ def take_sizes_of_file(args: argparse.Namespace) -> None:
     """
     if not has_class_token(args.model) or not args.init_weights or not Path(args.init_weights).is_file():
         return  # a missing file is told of where it is needed
+    from pretrain.checkpoints.recognition import recognise  # needs PyTorch
+
     if sizes := recognise(args.init_weights).sizes:
         args.patch_size = args.patch_size or list(sizes.patch_size)
         args.mlp_ratio = args.mlp_ratio or sizes.mlp_ratios

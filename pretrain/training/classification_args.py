@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import CLASSIFIERS, VIDEO_CLASSIFIERS
+from pretrain.names import CLASSIFIERS, VIDEO_CLASSIFIERS
 from pretrain.training.args import (
     add_data_arguments,
     add_model_arguments,

@@ -20,10 +20,11 @@ from pretrain.common.errors import UserError
 from pretrain.models.layers import Attention, Block
 from pretrain.models.masking import PatchMask, take_patches
 from pretrain.models.recompute import norm_linear
-from pretrain.models.trunk import per_stage, run_blocks
+from pretrain.models.trunk import run_blocks
 from pretrain.models.video.masking import VisibleTubeConv, tube_mask
 from pretrain.models.video.positions import sincos_clip_pos_embed
 from pretrain.models.video.trunk import VideoTrunk
+from pretrain.names import per_stage
 
 __all__ = ["VideoConvMAE", "normalise_cubes"]
 

@@ -9,10 +9,9 @@ from torch import nn
 from pretrain.common.errors import UserError
 from pretrain.models.video.positions import resize_clip_pos_embed, sincos_clip_pos_embed
 from pretrain.models.video.trunk import VideoTrunk
+from pretrain.names import POSITIONS
 
 __all__ = ["VideoConvViT"]
-
-POSITIONS = ("learned", "fixed")
 
 
 class VideoConvViT(VideoTrunk):
