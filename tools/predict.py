@@ -29,18 +29,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectron2.utils.logger import setup_logger
-
-import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
-from lazyrun.config.loading import load_config
-from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.engine.run_folder import find_run
-from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
-from lazyrun.inference.inputs import find_images, is_video
-from lazyrun.inference.shares import Shares, local_device
-from lazyrun.inference.writer import predict_images, predict_video
-from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
@@ -91,6 +80,8 @@ def parse_args() -> argparse.Namespace:
 
 def find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """The video and the images that are asked for; one of the two lists is empty."""
+    from lazyrun.inference.inputs import find_images, is_video
+
     videos = [Path(name) for name in args.input if is_video(name)]
     missing = [video for video in videos if not video.is_file()]
     if missing:
@@ -116,6 +107,18 @@ def main() -> None:
     args = parse_args()
     unreadable = []
     with exit_on_user_error():
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        from detectron2.utils.logger import setup_logger
+
+        import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+        from lazyrun.config.loading import load_config
+        from lazyrun.config.task import task_of
+        from lazyrun.engine.run_folder import find_run
+        from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
+        from lazyrun.inference.shares import Shares, local_device
+        from lazyrun.inference.writer import predict_images, predict_video
+        from lazyrun.modeling.weights import weight_loader_packages
+
         videos, images = find_inputs(args)
         truth = read_listed(args.annotations) if args.annotations else None
         ids = image_ids(images, truth) if truth else {image: number for number, image in enumerate(images, start=1)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
+from pretrain.common.precisions import PRECISIONS
 from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
 from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
@@ -164,9 +165,7 @@ def add_optimizer_arguments(group: Group) -> None:
     group.add_argument("--min_lr", type=float, default=0.0, help="learning rate at the end [%(default)s]")
     group.add_argument("--weight_decay", type=float, default=0.05, help="none on biases and norms [%(default)s]")
     group.add_argument("--clip_grad", type=float, default=0.0, metavar="NORM", help="largest gradient norm; 0: any [0]")
-    group.add_argument(
-        "--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it, else off]"
-    )
+    group.add_argument("--amp", choices=PRECISIONS, help="mixed precision [bf16 on GPUs that have it, else off]")
     group.add_argument(
         "--max_failures", type=int, default=5, help="non-finite steps in a row after which to give up [5]"
     )

@@ -1,9 +1,12 @@
 """Running the scripts of `tools/`."""
 
+import ast
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from shapes import REPO
@@ -15,6 +18,14 @@ def load_tool(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def import_work(path: Path) -> None:
+    """Imports all that a command imports, also what it does not need before its arguments are parsed."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in [node.module] if isinstance(node, ast.ImportFrom) and node.module else names:
+            importlib.import_module(name)
 
 
 def call(module: ModuleType, monkeypatch, *arguments: object) -> None:

@@ -87,9 +87,9 @@ def test_boxes_alone_without_validation_set(shapes, tmp_path):
 def test_a_refused_command_keeps_earlier_results(tmp_path, monkeypatch):
     predict = load_tool("predict")
     predictor = SimpleNamespace(categories=[], batch_size=1)
-    monkeypatch.setattr(predict, "load_config", lambda *args: None)
+    monkeypatch.setattr("lazyrun.config.loading.load_config", lambda *args: None)
     monkeypatch.setattr(
-        predict, "task_of", lambda cfg: replace(detection(), predictor=lambda *args, **kwargs: predictor)
+        "lazyrun.config.task.task_of", lambda cfg: replace(detection(), predictor=lambda *args, **kwargs: predictor)
     )
     (tmp_path / "clip.mp4").write_text("no video")
     (tmp_path / "predictions.json").write_text("[1]")
