@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import preloaded
 from shapes import REPO
 
 
@@ -36,12 +37,5 @@ def call(module: ModuleType, monkeypatch, *arguments: object) -> None:
 
 def run_tool(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """Runs a script in a process of its own."""
-    return subprocess.run(
-        [sys.executable, f"tools/{name}.py", *(str(a) for a in arguments)],
-        cwd=REPO,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = [f"tools/{name}.py", *(str(a) for a in arguments)]
+    return preloaded.run(command, os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment)

@@ -6,20 +6,18 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import preloaded
 import pytest
 import torch
 from custom import CATEGORIES, write_custom
 from scripts import load_tool
-from shapes import REPO, environment, run_training
+from shapes import environment, run_training
 
 from lazyrun.detection import detection
 
 
 def tool(name: str, shapes, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=REPO, env=environment(shapes), capture_output=True, text=True, timeout=300, check=False
-    )
+    return preloaded.run([f"tools/{name}.py", *map(str, arguments)], environment(shapes))
 
 
 def test_custom_data_from_training_to_pictures(shapes, tmp_path):
