@@ -7,16 +7,19 @@ imported, or with `torchrun`, start processes of their own.
 
 import atexit
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["Started", "run", "start"]
+__all__ = ["Started", "run", "run_as_two", "run_together", "start"]
 
 REPO = Path(__file__).resolve().parents[2]
 LIBRARIES = [
@@ -45,20 +48,22 @@ LIBRARIES = [
 class Started:
     """A command that runs; of the methods of :class:`subprocess.Popen` those that tests need."""
 
-    def __init__(self, connection: Connection, pid: int):
-        self.connection, self.pid, self.returncode = connection, pid, None
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], stdout: str | Path, stderr: str | Path):
+        self.connection, self.returncode = _server(), None
+        self.connection.send([(list(command), dict(env), str(stdout), str(stderr))])
+        (self.pid,) = self.connection.recv()
 
     def poll(self, timeout: float = 0) -> int | None:
         """The exit code, or minus the signal that ended it; None if it still runs after `timeout` seconds."""
         if self.returncode is None and self.connection.poll(timeout):
-            self.returncode = self.connection.recv()
+            _, self.returncode = self.connection.recv()
         return self.returncode
 
     def wait(self, timeout: float) -> int:
         """Raises TimeoutError if it has not ended after `timeout` seconds, and kills it."""
         if self.poll(timeout) is None:
-            self.send_signal(9)
-            self.returncode = self.connection.recv()
+            self.send_signal(signal.SIGKILL)
+            self.poll(timeout)
             raise TimeoutError(f"still running after {timeout} s")
         return self.returncode
 
@@ -67,23 +72,55 @@ class Started:
             os.kill(self.pid, signum)
 
 
-def start(command: Sequence[str], env: Mapping[str, str], stdout: Path, stderr: Path) -> Started:
-    """Starts a script of this project, `[path, *arguments]`, in its root; one command at a time.
+def start(
+    command: Sequence[str], env: Mapping[str, str], stdout: str | Path = os.devnull, stderr: str | Path = os.devnull
+) -> Started:
+    """Starts `[path, *arguments]` or `["-m", module, *arguments]` of this project in its root; one at a time.
 
     Args:
         stdout, stderr: files that are appended to.
     """
-    connection = _server()
-    connection.send((list(command), dict(env), str(stdout), str(stderr)))
-    return Started(connection, connection.recv())
+    return Started(command, env, stdout, stderr)
 
 
 def run(command: Sequence[str], env: Mapping[str, str], timeout: float = 300) -> subprocess.CompletedProcess:
-    """As :func:`subprocess.run` with captured text, for a script of this project, `[path, *arguments]`, in its root."""
+    """As :func:`subprocess.run` with captured text, for what :func:`start` takes."""
+    return run_together([command], [env], timeout)[0]
+
+
+def run_as_two(command: Sequence[str], env: Mapping[str, str]) -> None:
+    """Runs a command in two processes that find each other, as those of torchrun do; asserts that both end well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    for done in run_together([command] * 2, [{**env, **world, **rank} for rank in ranks]):
+        assert done.returncode == 0, done.stderr
+
+
+def run_together(
+    commands: Sequence[Sequence[str]], envs: Sequence[Mapping[str, str]], timeout: float = 300
+) -> list[subprocess.CompletedProcess]:
+    """Runs commands at the same time; a timeout kills all of them and raises TimeoutError."""
+    connection, codes = _server(), {}
     with TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        code = start(command, env, out, err).wait(timeout)
-        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+        files = [(f"{folder}/{i}.out", f"{folder}/{i}.err") for i in range(len(commands))]
+        connection.send([(list(c), dict(env), *names) for c, env, names in zip(commands, envs, files, strict=True)])
+        pids = connection.recv()
+        late = False
+        while len(codes) < len(pids):
+            if not connection.poll(timeout):
+                late = True
+                for pid in set(pids) - set(codes):
+                    os.kill(pid, signal.SIGKILL)
+            pid, code = connection.recv()
+            codes[pid] = code
+        texts = [[Path(name).read_text() for name in names] for names in files]
+    if late:
+        raise TimeoutError(f"still running after {timeout} s: {commands}\n{texts}")
+    return [
+        subprocess.CompletedProcess(c, codes[pid], *text) for c, pid, text in zip(commands, pids, texts, strict=True)
+    ]
 
 
 @cache
@@ -104,21 +141,30 @@ def _server() -> Connection:
 
 
 def serve(connection: Connection) -> list[str]:
-    """Forks for each command, and tells its number and its exit code; returns in the new process, with the command."""
+    """Forks for each command, tells the processes' numbers, and then of each how it ended.
+
+    Returns in the new processes, with the command.
+
+    Raises:
+        EOFError: there is nobody any more to send commands.
+    """
     while True:
-        command, env, stdout, stderr = connection.recv()
-        pid = os.fork()
-        if pid == 0:
-            connection.close()
-            os.environ.clear()
-            os.environ.update(env)
-            for stream, name in ((0, os.devnull), (1, stdout), (2, stderr)):
-                opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-                os.dup2(opened, stream)
-                os.close(opened)
-            return command
-        connection.send(pid)
-        connection.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        pids = []
+        for command, env, stdout, stderr in connection.recv():
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                connection.close()
+                os.environ.clear()
+                os.environ.update(env)
+                for stream, name in ((0, os.devnull), (1, stdout), (2, stderr)):
+                    opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+                    os.dup2(opened, stream)
+                    os.close(opened)
+                return command
+        connection.send(pids)
+        for _ in pids:
+            pid, status = os.wait()
+            connection.send((pid, os.waitstatus_to_exitcode(status)))
 
 
 if __name__ == "__main__":
@@ -126,12 +172,17 @@ if __name__ == "__main__":
     import runpy
 
     for name in LIBRARIES:
-        importlib.import_module(name)
+        with suppress(ImportError):  # what is not installed, the commands do without
+            importlib.import_module(name)
     own = [name for name in sys.modules if name.split(".")[0] in ("pretrain", "lazyrun", "convmae_det", "mimdet")]
     assert not own, own
     try:
-        sys.argv = serve(Connection(int(sys.argv[1])))
+        command = serve(Connection(int(sys.argv[1])))
     except EOFError:
         sys.exit()
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if command[0] == "-m":
+        sys.path[0], sys.argv = os.getcwd(), command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0], sys.argv = str(Path(command[0]).resolve().parent), command
+        runpy.run_path(command[0], run_name="__main__")
