@@ -13,12 +13,14 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lazyrun.data.formats import AnnotatedSet, read_dataset
-from lazyrun.data.splits import choose_classes, write_coco
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
+
+if TYPE_CHECKING:
+    from lazyrun.data.formats import AnnotatedSet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,9 +50,13 @@ def check_output(path: Path, output: Path) -> None:
         raise UserError(f"{output} is part of {path}, which is read; choose a name outside of it.")
 
 
-def convert(path: Path, output: Path, classes: list[str] | None, split: str | None) -> AnnotatedSet:
+def convert(path: Path, output: Path, classes: list[str] | None, split: str | None) -> "AnnotatedSet":
     """Reads `path` and writes `output`."""
     check_output(path, output)
+    # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+    from lazyrun.data.formats import read_dataset
+    from lazyrun.data.splits import choose_classes, write_coco
+
     found = read_dataset(path, split)
     if found.path != path.absolute() and output.resolve() == (found.json_file or path).resolve():
         raise UserError(f"{output} is the file that is read; choose another name.")

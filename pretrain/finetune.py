@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from pretrain.common.commands import run_command
 from pretrain.common.utf8 import use_utf8
 from pretrain.training.classification_args import parse_finetune_args
-from pretrain.training.finetuning import run
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run_command(lambda: run(parse_finetune_args(argv)))
+    def finetune() -> None:
+        args = parse_finetune_args(argv)
+        from pretrain.training.finetuning import run  # takes seconds, which --help should not
+
+        run(args)
+
+    run_command(finetune)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,19 @@ from collections.abc import Sequence
 
 from pretrain.common.commands import run_command
 from pretrain.common.utf8 import use_utf8
-from pretrain.evaluation.neighbours import run
 from pretrain.training.classification_args import parse_knn_args
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run_command(lambda: run(parse_knn_args(argv)))
+    def knn() -> None:
+        args = parse_knn_args(argv)
+        from pretrain.evaluation.neighbours import run  # takes seconds, which --help should not
+
+        run(args)
+
+    run_command(knn)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pretrain.__main__ import main as pretrain_main
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.utf8 import use_utf8
 from pretrain.training.args import check_at_least, parse_args
-from pretrain.training.state import Checkpoints
 
 
 class Job:
@@ -28,6 +27,8 @@ class Job:
 
     def checkpoint(self) -> Any:
         import submitit
+
+        from pretrain.training.state import Checkpoints
 
         args = parse_args(self.argv)
         has_saved = bool(Checkpoints(Path(args.output_dir), args.keep_checkpoints).files())

@@ -5,12 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from pretrain.common.commands import add_traceback_option, run_command
-from pretrain.common.devices import check_device
 from pretrain.common.errors import UserError
-from pretrain.evaluation.video_use import FEATURE_SUFFIXES, VideoUser, save_features
 from pretrain.training.args import check_at_least
 
 __all__ = ["main"]
@@ -47,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     check_at_least(args, 1, "clips", "crops")
+    # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+    import torch
+
+    from pretrain.common.devices import check_device
+    from pretrain.evaluation.video_use import FEATURE_SUFFIXES, VideoUser, save_features
+
     check_device(args.device)
     user = VideoUser(args.weights, args.clips, args.crops, torch.device(args.device), args.command == "predict")
     if args.command == "predict":

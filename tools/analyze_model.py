@@ -4,13 +4,6 @@
 import argparse
 import sys
 
-import torch
-from fvcore.nn import flop_count_table, parameter_count
-
-from convmae_det.flops import flop_analysis
-from lazyrun.benchmarks.detector import build_detector
-from lazyrun.config.changes import suspecting
-from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
@@ -32,6 +25,15 @@ def main() -> None:
         for name in ("size", "depth"):
             if getattr(args, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        import torch
+        from fvcore.nn import flop_count_table, parameter_count
+
+        from convmae_det.flops import flop_analysis
+        from lazyrun.benchmarks.detector import build_detector
+        from lazyrun.config.changes import suspecting
+        from lazyrun.config.loading import load_config
+
         model = build_detector(load_config(args.config_file, args.opts), args.size, torch.device("cpu"))
         with torch.no_grad(), suspecting([f"--size {args.size}", *args.opts]):
             image = torch.randint(0, 256, (3, args.size, args.size)).float()

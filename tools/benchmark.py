@@ -5,19 +5,13 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from lazyrun.config.trust_option import add_trust_option
-from pretrain.benchmarks.pretraining import benchmark_pretrain
-from pretrain.benchmarks.targets import benchmark_targets
-from pretrain.benchmarks.video import benchmark_decoding, benchmark_video
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
-from pretrain.common.devices import AMP, check_device
 from pretrain.common.errors import UserError
-from pretrain.common.files import save_json
-from pretrain.common.measure import hardware
+from pretrain.common.precisions import PRECISIONS
+from pretrain.common.temporary import save_json
 from pretrain.common.utf8 import use_utf8
-from pretrain.models import MODELS, VIDEO_MODELS
+from pretrain.names import MODELS, VIDEO_MODELS
 
 COUNTS = ("rounds", "num_frames", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
@@ -91,12 +85,18 @@ def add_common_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
     add_trust_option(parser)
     add_traceback_option(parser)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--amp", choices=AMP, default="off")
+    parser.add_argument("--amp", choices=PRECISIONS, default="off")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, help="CPU threads")
 
 
+# What takes seconds to import is imported in the functions, so that --help and mistakes in the arguments need not wait.
+
+
 def run_pretrain(args: argparse.Namespace) -> None:
+    from pretrain.benchmarks.pretraining import benchmark_pretrain
+    from pretrain.benchmarks.targets import benchmark_targets
+
     if args.targets:
         report = benchmark_targets(
             args.model, args.batch_size, args.input_size, args.device, args.amp, args.rounds, args.targets
@@ -110,6 +110,8 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
 
 def run_video(args: argparse.Namespace) -> None:
+    from pretrain.benchmarks.video import benchmark_decoding, benchmark_video
+
     sizes = (args.batch_size, args.input_size, args.num_frames)
     report = benchmark_video(args.model, *sizes, args.conv_frames, args.device, args.amp, args.rounds)
     sys.stdout.write(report + "\n")
@@ -119,12 +121,15 @@ def run_video(args: argparse.Namespace) -> None:
 
 
 def run_detect(args: argparse.Namespace) -> None:
+    import torch
+
     from convmae_det.benchmark import published_and_ours
-    from lazyrun.benchmarks.detector import Case, build_detector, find_batch, measure, table  # needs detectron2
+    from lazyrun.benchmarks.detector import Case, build_detector, find_batch, measure, table
     from lazyrun.config.loading import load_config
     from lazyrun.config.task import task_of
     from mimdet import MIMDetBackbone
     from mimdet.benchmark import at_sample_ratios
+    from pretrain.common.measure import hardware
 
     cfg, device = load_config(args.config_file, args.opts), torch.device(args.device)
     if task_of(cfg).name != "detection":
@@ -169,6 +174,10 @@ def main() -> None:
             given = getattr(args, name, None)
             if any(n < 1 for n in (given if isinstance(given, list) else [given]) if n is not None):
                 raise UserError(f"--{name} must be at least 1, got {given}.")
+        import torch
+
+        from pretrain.common.devices import check_device
+
         check_device(args.device)
         if args.threads:
             torch.set_num_threads(args.threads)

@@ -14,16 +14,15 @@ import io
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
-from lazyrun.config.data_look import look_at_data
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.data.inspection.images import WORKERS
-from lazyrun.data.inspection.look import Look
-from lazyrun.data.inspection.table import text_table
-from lazyrun.viz.data_page import write_data_page
+from lazyrun.data.inspection import WORKERS
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
+
+if TYPE_CHECKING:
+    from lazyrun.data.inspection.look import Look
 
 PAGE = "data_check.html"
 
@@ -61,9 +60,11 @@ def check_arguments(args: argparse.Namespace) -> None:
     args.output /= PAGE
 
 
-def print_summary(found: Look) -> None:
+def print_summary(found: "Look") -> None:
     """The table, and a line for each kind of oddity."""
     if found.figures:
+        from lazyrun.data.inspection.table import text_table
+
         print(text_table(found.figures, found.model))
     groups = [("files", found.shared)]
     for name, one in found.sets.items():
@@ -81,6 +82,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     with exit_on_user_error():
         check_arguments(args)
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
+        from lazyrun.config.data_look import look_at_data
+        from lazyrun.viz.data_page import write_data_page
+
         found = look_at_data(
             args.path,
             args.val,

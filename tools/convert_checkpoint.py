@@ -9,18 +9,16 @@ projects/ConvMAEDet/CHECKPOINTS.md lists the kinds of files it reads.
 """
 
 import argparse
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from lazyrun.config.trust_option import add_trust_option
-from pretrain.checkpoints.convert import Target, check_loads, convert, target_for
-from pretrain.checkpoints.grids import GRID_KEY
-from pretrain.checkpoints.inflation import ClipShape, inflate
-from pretrain.checkpoints.recognition import recognise
+from pretrain.checkpoints.kinds import Target
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
-from pretrain.common.files import check_output_path, save_weights
 from pretrain.common.utf8 import use_utf8
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def model_of(config: str) -> nn.Module:
+def model_of(config: str) -> "nn.Module":
     """The model of a LazyConfig; the only place that needs detectron2."""
     try:
         from lazyrun.config.loading import read_config
@@ -59,6 +57,13 @@ def model_of(config: str) -> nn.Module:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with exit_on_user_error():
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        from pretrain.checkpoints.convert import check_loads, convert, target_for
+        from pretrain.checkpoints.grids import GRID_KEY
+        from pretrain.checkpoints.inflation import ClipShape, inflate
+        from pretrain.checkpoints.recognition import recognise
+        from pretrain.common.files import check_output_path, save_weights
+
         check_output_path(args.output, args.force)
         checkpoint = recognise(args.input)
         target = Target(args.to or "detection")

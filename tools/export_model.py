@@ -17,23 +17,17 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from detectron2.config import instantiate
-from omegaconf import DictConfig
 
-from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
-from lazyrun.config.loading import load_config
-from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.export.whole import compare_with, export_whole
-from lazyrun.inference.export import PixelPyramid, export_backbone, export_detector
-from lazyrun.inference.inputs import find_images
-from lazyrun.modeling.build import build_model
-from lazyrun.modeling.weights import load_weights
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 DIFFERENT = 4
 NOISE = [np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8) for seed in (0, 1)]
@@ -95,8 +89,15 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("Name height and width of a pyramid's images: --size HEIGHT WIDTH.")
 
 
-def write_whole(args: argparse.Namespace, cfg: DictConfig) -> bool:
+# What takes seconds to import is imported in the functions, so that --help and mistakes in the arguments need not wait.
+
+
+def write_whole(args: argparse.Namespace, cfg: "DictConfig") -> bool:
     """Writes the whole model unless it is there already, and compares; returns whether both find the same."""
+    from lazyrun.config.task import task_of
+    from lazyrun.export.whole import compare_with, export_whole
+    from lazyrun.inference.inputs import find_images
+
     images = find_images(args.compare, args.output / "none") if args.compare else NOISE
     predictor = task_of(cfg).predictor(cfg, args.weights, device="cpu")
     if args.output.exists() and not args.force:
@@ -117,6 +118,9 @@ def write_classifier(args: argparse.Namespace) -> bool:
     """As :func:`write_whole` for a classifier, whose file tells all that a config would."""
     if args.output.suffix != ".onnx" or args.pyramid or args.size or args.opts:
         raise UserError("Without --config-file a classifier is exported, whole, as an .onnx file of its own size.")
+    from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
+    from lazyrun.inference.inputs import find_images
+
     images = find_images(args.compare, args.output / "none") if args.compare else NOISE
     if args.force or not args.output.exists():
         metadata = export_classifier(args.weights, args.output)
@@ -126,7 +130,14 @@ def write_classifier(args: argparse.Namespace) -> bool:
     return worst <= TOLERANCE
 
 
-def write_trace(args: argparse.Namespace, cfg: DictConfig) -> str:
+def write_trace(args: argparse.Namespace, cfg: "DictConfig") -> str:
+    from detectron2.config import instantiate
+
+    from lazyrun.config.task import task_of
+    from lazyrun.inference.export import export_detector
+    from lazyrun.modeling.build import build_model
+    from lazyrun.modeling.weights import load_weights
+
     if task_of(cfg).name != "detection":
         raise UserError("A .ts file is for detectors; other models can be exported as .onnx.")
     print("TorchScript is deprecated by PyTorch; a whole detector in an .onnx file takes its place.", file=sys.stderr)
@@ -140,7 +151,11 @@ def write_trace(args: argparse.Namespace, cfg: DictConfig) -> str:
     return describe(names, deviation, f"{objects} objects in three images")
 
 
-def write_pyramid(args: argparse.Namespace, cfg: DictConfig) -> str:
+def write_pyramid(args: argparse.Namespace, cfg: "DictConfig") -> str:
+    from lazyrun.inference.export import PixelPyramid, export_backbone
+    from lazyrun.modeling.build import build_model
+    from lazyrun.modeling.weights import load_weights
+
     model = build_model(cfg)
     load_weights(model, args.weights, strict=True, source="--weights")
     size = args.size or (cfg.data.get("image_size"),) * 2
@@ -160,6 +175,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with exit_on_user_error():
         check_arguments(args)
+        import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+        from lazyrun.config.loading import load_config
+
         cfg = load_config(args.config_file, args.opts) if args.config_file else None
         if cfg is None or (args.output.suffix == ".onnx" and not args.pyramid):
             if not (write_classifier(args) if cfg is None else write_whole(args, cfg)):

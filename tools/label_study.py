@@ -16,20 +16,12 @@ import os
 import sys
 from pathlib import Path
 
-from convmae_det.study.clothing import run_clothing
-from convmae_det.study.nuclei import run_nuclei
-from convmae_det.study.report import clothing_table, nuclei_table, plot_nuclei, save_results, targets_table
-from convmae_det.study.targets import run_targets
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
-from pretrain.common.files import replacing
+from pretrain.common.temporary import replacing
 from pretrain.common.utf8 import use_utf8
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = {
-    "nuclei": (run_nuclei, nuclei_table),
-    "clothing": (run_clothing, clothing_table),
-    "targets": (run_targets, targets_table),
-}
+STUDIES = ("nuclei", "clothing", "targets")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,16 +36,23 @@ def main(argv: list[str] | None = None) -> None:
     if args.processes < 1 or min(args.seeds) < 0:
         parser.error("--processes must be at least 1 and seeds at least 0")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    run, table_of = STUDIES[args.study]
     data, output = args.data.resolve(), args.output.resolve()
     with exit_on_user_error():
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        from convmae_det.study import clothing, nuclei, report, targets
+
+        run, table_of = {
+            "nuclei": (nuclei.run_nuclei, report.nuclei_table),
+            "clothing": (clothing.run_clothing, report.clothing_table),
+            "targets": (targets.run_targets, report.targets_table),
+        }[args.study]
         rows = run(data, output, ROOT, args.processes, args.seeds)
-        save_results(rows, output / "results.json", ["tools/label_study.py", args.study, "DATA", "OUTPUT"])
+        report.save_results(rows, output / "results.json", ["tools/label_study.py", args.study, "DATA", "OUTPUT"])
         table = table_of(rows)
         with replacing(output / "table.md") as temporary:
             temporary.write_text(table + "\n")
         if args.study == "nuclei":
-            plot_nuclei(rows, output / "plot.png")
+            report.plot_nuclei(rows, output / "plot.png")
     print(f"{table}\n\n{output}/results.json, table.md" + (", plot.png" if args.study == "nuclei" else ""))
 
 

@@ -4,15 +4,16 @@
 The command line is that of detectron2's script of the same name; it also runs on CPUs and under torchrun.
 """
 
-from detectron2.engine import default_argument_parser
+import argparse
+from typing import TYPE_CHECKING
 
-import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
-from lazyrun.config.loading import load_config
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.engine.launch import launch
-from lazyrun.engine.run import run
+from lazyrun.engine.arguments import launch_parser
 from pretrain.common.commands import add_launcher_option, add_traceback_option, exit_on_user_error
 from pretrain.common.utf8 import use_utf8
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXAMPLES = """
 examples:
@@ -27,8 +28,7 @@ examples:
 
 
 def main() -> None:
-    parser = default_argument_parser(epilog=EXAMPLES)
-    parser.description = __doc__
+    parser = launch_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--dry-run", action="store_true", help="print the run's numbers, check the data, build the model, train nothing"
     )
@@ -37,7 +37,20 @@ def main() -> None:
     add_traceback_option(parser)
     args = parser.parse_args()
     with exit_on_user_error():
-        launch(run, args, load_config(args.config_file, args.opts))
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
+        from lazyrun.config.loading import load_config
+        from lazyrun.engine.launch import launch
+
+        launch(train, args, load_config(args.config_file, args.opts))
+
+
+def train(args: argparse.Namespace, cfg: "DictConfig | None") -> None:
+    """The run of one process, which may be a new one that has imported nothing yet."""
+    import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+    from lazyrun.engine.run import run
+
+    run(args, cfg)
 
 
 if __name__ == "__main__":

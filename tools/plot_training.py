@@ -11,10 +11,9 @@ For iterations that a killed and resumed run repeated, the last values are plott
 import argparse
 from pathlib import Path
 
-from lazyrun.viz.curves import plot_runs, read_curves
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
-from pretrain.common.files import replacing
+from pretrain.common.temporary import replacing
 from pretrain.common.utf8 import use_utf8
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -43,6 +42,9 @@ def main() -> None:
             raise UserError(f"--smooth {args.smooth}: a median is of at least one point.")
         if args.names and len(args.names) != len(args.runs):
             raise UserError(f"--names gives {len(args.names)} names for {len(args.runs)} runs.")
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        from lazyrun.viz.curves import plot_runs, read_curves
+
         curves = [read_curves(path) for path in args.runs]
         figure = plot_runs(dict(zip(args.names or run_names(args.runs), curves, strict=True)), args.smooth)
         args.output.parent.mkdir(parents=True, exist_ok=True)

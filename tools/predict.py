@@ -28,22 +28,15 @@ do not fit into memory, were skipped
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from detectron2.utils.logger import setup_logger
-
-import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
-from lazyrun.config.loading import load_config
-from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.engine.run_folder import find_run
-from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
-from lazyrun.inference.inputs import find_images, is_video
-from lazyrun.inference.shares import Shares, local_device
-from lazyrun.inference.writer import predict_images, predict_video
-from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
+
+if TYPE_CHECKING:
+    from lazyrun.config.task import Task
 
 SOME_SKIPPED = 3
 
@@ -91,6 +84,8 @@ def parse_args() -> argparse.Namespace:
 
 def find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """The video and the images that are asked for; one of the two lists is empty."""
+    from lazyrun.inference.inputs import find_images, is_video
+
     videos = [Path(name) for name in args.input if is_video(name)]
     missing = [video for video in videos if not video.is_file()]
     if missing:
@@ -112,21 +107,41 @@ def what_counts(args: argparse.Namespace) -> dict:
     }
 
 
+def load_predictor(args: argparse.Namespace) -> "tuple[Task, Any]":
+    """The task and the predictor of a config and weights, which are those of the run's folder unless they are named."""
+    from detectron2.utils.logger import setup_logger
+
+    import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
+    from lazyrun.config.loading import load_config
+    from lazyrun.config.task import task_of
+    from lazyrun.engine.run_folder import find_run
+    from lazyrun.inference.shares import local_device
+    from lazyrun.modeling.weights import weight_loader_packages
+
+    if args.run is not None:
+        config, weights = find_run(args.run)
+        args.config_file, args.weights = args.config_file or str(config), args.weights or str(weights)
+    cfg = load_config(args.config_file, args.opts)
+    task = task_of(cfg)
+    for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
+        setup_logger(name=name)
+    device = args.device or local_device()
+    return task, task.predictor(cfg, args.weights, device=device, batch_size=args.batch_size)
+
+
 def main() -> None:
     args = parse_args()
     unreadable = []
     with exit_on_user_error():
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        from lazyrun.evaluation.truth import image_ids, read_listed, use_ids_of
+        from lazyrun.inference.shares import Shares
+        from lazyrun.inference.writer import predict_images, predict_video
+
         videos, images = find_inputs(args)
         truth = read_listed(args.annotations) if args.annotations else None
         ids = image_ids(images, truth) if truth else {image: number for number, image in enumerate(images, start=1)}
-        if args.run is not None:
-            config, weights = find_run(args.run)
-            args.config_file, args.weights = args.config_file or str(config), args.weights or str(weights)
-        cfg = load_config(args.config_file, args.opts)
-        task = task_of(cfg)
-        for name in dict.fromkeys(("lazyrun", *weight_loader_packages(), task.package)):
-            setup_logger(name=name)
-        predictor = task.predictor(cfg, args.weights, device=args.device or local_device(), batch_size=args.batch_size)
+        task, predictor = load_predictor(args)
         if truth and task.name == "detection":  # the numbers of a label map are the model's own
             predictor.categories = use_ids_of(truth, predictor.categories)
         shares = Shares()

@@ -19,15 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from pretrain import finetune, knn, linprobe
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
-from pretrain.common.files import save_json
+from pretrain.common.temporary import save_json
 from pretrain.common.utf8 import use_utf8
-from pretrain.data.readers import FASHION_MNIST, FashionMnistReader
-from pretrain.training import pretraining as trainer
 from pretrain.training.args import parse_args as parse_pretrain_args
 from pretrain.training.classification_args import parse_finetune_args, parse_knn_args, parse_linprobe_args
 
@@ -47,6 +41,10 @@ FINETUNE = [
 
 def write_subset(source: str, folder: Path) -> None:
     """A part of Fashion-MNIST as IDX files: random training images, the first test images."""
+    import numpy as np
+
+    from pretrain.data.readers import FashionMnistReader
+
     for split, name, count in (("train", "train", TRAIN_IMAGES), ("val", "t10k", TEST_IMAGES)):
         reader = FashionMnistReader(source, split)
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,18 +67,23 @@ def once(folder: Path, work: Callable[[], dict | None]) -> None:
 
 
 def run_seed(data: Path, output: Path, seed: int) -> None:
+    # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+    from pretrain.data.readers import FASHION_MNIST
+    from pretrain.evaluation import neighbours
+    from pretrain.training import finetuning, linear_probe, pretraining
+
     common = ["--in_chans=1", f"--data_path={FASHION_MNIST}{data}", "--device=cpu", "--num_workers=0", f"--seed={seed}"]
     for method, epochs in EPOCHS.items():
         folder = output / method
         flags = [*common, f"--model={method}_convvit_{SIZE}", *PRETRAIN, f"--epochs={epochs}", f"--output_dir={folder}"]
-        once(folder, lambda f=flags: trainer.run(parse_pretrain_args(f)))
+        once(folder, lambda f=flags: pretraining.run(parse_pretrain_args(f)))
     for method in ("random", *EPOCHS):
         weights = [] if method == "random" else [f"--init_weights={output / method / 'encoder.pth'}"]
         flags = [*common, f"--model=convvit_{SIZE}", *weights]
         for name, run, parse, recipe in (
-            ("knn", knn.run, parse_knn_args, ["--label_fraction=0.5"]),
-            ("linprobe", linprobe.run, parse_linprobe_args, [*PROBE, "--log_steps=1000"]),
-            ("finetune", finetune.run, parse_finetune_args, [*FINETUNE, "--log_steps=1000"]),
+            ("knn", neighbours.run, parse_knn_args, ["--label_fraction=0.5"]),
+            ("linprobe", linear_probe.run, parse_linprobe_args, [*PROBE, "--log_steps=1000"]),
+            ("finetune", finetuning.run, parse_finetune_args, [*FINETUNE, "--log_steps=1000"]),
         ):
             if (name, method) == ("finetune", "fastconvmae"):
                 continue
@@ -122,9 +125,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only print the results that exist")
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     with exit_on_user_error():
+        if not args.report:
+            import torch
+
+            torch.set_num_threads(1)
         for seed in args.seeds if not args.report else ():
             data = args.output / f"seed{seed}" / "data"
             write_subset(args.source, data)

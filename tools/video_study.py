@@ -16,14 +16,13 @@ import platform
 import statistics
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
-from pretrain.common.files import replacing, save_json
 from pretrain.common.jobs import Job, run_jobs
+from pretrain.common.temporary import replacing, save_json
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_SCENES, VAL_SCENES = 120, 30  # of six videos, one a class
@@ -124,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         table = table_of(rows)
         facts = {"command": "tools/video_study.py OUTPUT", "machine": platform.machine(), "cores": os.cpu_count()}
         kept = [{key: value for key, value in row.items() if key != "command"} for row in rows]
-        save_json({**facts, "torch": torch.__version__, "results": kept}, output / "results.json")
+        save_json({**facts, "torch": metadata.version("torch"), "results": kept}, output / "results.json")
         with replacing(output / "table.md") as temporary:
             temporary.write_text(table + "\n")
     print(f"{table}\n\n{output}/results.json, table.md")

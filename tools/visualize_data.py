@@ -14,14 +14,7 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 
-import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
-from lazyrun.config.data_options import temporary_cache
-from lazyrun.config.loading import load_config
-from lazyrun.config.task import task_of
 from lazyrun.config.trust_option import add_trust_option
-from lazyrun.data.samples import class_names, iterate_samples
-from lazyrun.viz.instances import contact_sheet
-from lazyrun.viz.pictures import write_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
@@ -45,6 +38,15 @@ def main() -> None:
     with exit_on_user_error(), ExitStack() as closing:
         if args.count < 1:
             raise UserError(f"--count {args.count}: at least one image is drawn.")
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
+        from lazyrun.config.data_options import temporary_cache
+        from lazyrun.config.loading import load_config
+        from lazyrun.config.task import task_of
+        from lazyrun.data.samples import class_names, iterate_samples
+        from lazyrun.viz.instances import contact_sheet
+        from lazyrun.viz.pictures import write_picture
+
         cfg = load_config(args.config_file, args.opts)
         task = task_of(cfg)
         closing.enter_context(temporary_cache(cfg))

@@ -15,9 +15,6 @@ import argparse
 import logging
 from pathlib import Path
 
-from lazyrun.evaluation.results import match_results
-from lazyrun.evaluation.truth import read_truth
-from lazyrun.viz.report import write_report
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
@@ -70,6 +67,11 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with exit_on_user_error():
         check_arguments(args)
+        # Imported only now: they take seconds, which --help and a mistake in the arguments should not.
+        from lazyrun.evaluation.results import match_results
+        from lazyrun.evaluation.truth import read_truth
+        from lazyrun.viz.report import write_report
+
         truth = read_truth(args.annotations, args.images)
         dataset, results = match_results(args.results, truth)
         page = write_report(

@@ -11,8 +11,9 @@ from pretrain.common.measure import hardware, interleaved_times
 from pretrain.data.transforms import normalisation
 from pretrain.models import build_model
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
-from pretrain.models.mixture import PIXELS, MixtureLoss, add_target_heads
+from pretrain.models.mixture import MixtureLoss, add_target_heads
 from pretrain.models.teachers import EmaTeacher, Teacher, convvit_teacher, timm_teacher
+from pretrain.names import PIXELS
 from pretrain.training.target_args import EMA, Target, parse_target
 
 __all__ = ["benchmark_targets"]

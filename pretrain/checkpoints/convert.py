@@ -15,14 +15,13 @@ Two numerical differences stay after a conversion (they are the published models
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 
 import torch
 from torch import nn
 
 from pretrain.checkpoints.checks import check_names, check_shapes
 from pretrain.checkpoints.grids import grid_text, square_grid
-from pretrain.checkpoints.kinds import NET_PREFIX, VIDEO, Part
+from pretrain.checkpoints.kinds import NET_PREFIX, VIDEO, Part, Target
 from pretrain.checkpoints.layouts import SEGMENTATION, layout_of
 from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.report import ConversionReport
@@ -31,15 +30,6 @@ from pretrain.common.errors import UserError
 from pretrain.models.pos_embed import resize_pos_embed
 
 __all__ = ["Target", "check_loads", "convert", "convert_for", "target_for"]
-
-
-class Target(Enum):
-    """What to convert to."""
-
-    DETECTION = "detection"
-    SEGMENTATION = "segmentation"
-    PRETRAIN = "pretrain"
-    CLASSIFIER = "classifier"
 
 
 _DETECTOR_ONLY = {

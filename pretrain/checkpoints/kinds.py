@@ -9,11 +9,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["KINDS", "NET_PREFIX", "VIDEO", "Kind", "Part"]
+__all__ = ["KINDS", "NET_PREFIX", "VIDEO", "Kind", "Part", "Target"]
 
 NET_PREFIX = "backbone.net."
 VIDEO = "VideoConvViT"
 """The family of video models."""
+
+
+class Target(Enum):
+    """What to convert to."""
+
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+    PRETRAIN = "pretrain"
+    CLASSIFIER = "classifier"
 
 
 class Part(Enum):

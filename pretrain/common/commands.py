@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pretrain.common.distributed import is_first_of_the_living, is_first_to_tell, lost_process
 from pretrain.common.errors import NonFiniteError, UserError
+from pretrain.common.processes import is_first_of_the_living, is_first_to_tell, lost_process
 
 __all__ = [
     "add_launcher_option",

@@ -8,11 +8,12 @@ from functools import partial
 import torch
 
 from pretrain.common.errors import UserError
+from pretrain.common.precisions import PRECISIONS
 
 __all__ = ["AMP", "autocast_of", "check_device", "default_amp", "peak_memory_bytes"]
 
-AMP: dict[str, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-"""Precisions of autocast by their names on the command line."""
+AMP = dict(zip(PRECISIONS, (torch.bfloat16, torch.float16, None), strict=True))
+"""What autocast computes in, by the names on the command line."""
 
 
 def default_amp(device: torch.device) -> str:

@@ -1,7 +1,6 @@
 """Checkpoint files: written to a temporary name and renamed, read without running any code they contain."""
 
 import argparse
-import json
 import os
 import pickle
 import re
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pretrain.common.archives import check_archive, is_stored
 from pretrain.common.errors import UserError
-from pretrain.common.temporary import replacing
+from pretrain.common.temporary import replacing, save_json
 from pretrain.common.tensors import checksum_of, first_non_finite, named_tensors
 
 __all__ = [
@@ -46,16 +45,6 @@ def save_atomically(data: Any, path: str | os.PathLike) -> None:
             f.write(bytes(1 << 20))
             f.flush()
             raise
-
-
-def save_json(data: Any, path: str | os.PathLike) -> None:
-    """Writes JSON that leaves either the old file or the whole new one.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def save_weights(

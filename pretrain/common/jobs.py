@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import UserError
-from pretrain.common.files import save_json
+from pretrain.common.temporary import save_json
 
 __all__ = ["Job", "run_jobs"]
 

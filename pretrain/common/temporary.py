@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and what killed processes left of them."""
 
+import json
 import os
 import re
 import secrets
@@ -11,10 +12,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-__all__ = ["naming_file", "remove_leftovers", "replacing", "replacing_folder"]
+__all__ = ["naming_file", "remove_leftovers", "replacing", "replacing_folder", "save_json"]
 
 _STARTED = time.time()
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -72,6 +74,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise _unwritten(path, fault or e) from e
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_json(data: Any, path: str | os.PathLike) -> None:
+    """Writes JSON that leaves either the old file or the whole new one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n")
 
 
 @contextmanager

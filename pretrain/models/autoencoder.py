@@ -9,7 +9,7 @@ from torch import nn
 from pretrain.models.decoder import PixelDecoder
 from pretrain.models.encoder import DEFAULT_MASK_RATIO, ConvMAEEncoder
 from pretrain.models.masking import PatchMask, take_patches
-from pretrain.models.trunk import per_stage
+from pretrain.names import per_stage
 
 __all__ = ["DECODER_PREFIXES", "MaskedAutoencoderConvViT", "ReconstructionLoss", "encoder_weights"]
 

@@ -21,14 +21,9 @@ from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.masking import PatchMask, take_patches
 from pretrain.models.recompute import norm_linear
 from pretrain.models.teachers import Teacher
+from pretrain.names import MIMIC, PIXELS
 
-__all__ = ["MIMIC", "PIXELS", "MixtureLoss", "Reconstructor", "add_target_heads"]
-
-PIXELS = "rgb"
-"""The target that needs no teacher."""
-
-MIMIC = "mimic"
-"""What the loss on visible tokens is called among the others."""
+__all__ = ["MixtureLoss", "Reconstructor", "add_target_heads"]
 
 
 class Reconstructor(nn.Module):

@@ -10,20 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from pretrain.common.errors import UserError
 from pretrain.models.layers import Attention, Block, ConvBlock, DepthwiseConv, PatchEmbed, drop_path_rates
+from pretrain.names import per_stage
 
-__all__ = ["ConvViTTrunk", "per_stage", "run_blocks"]
-
-
-def per_stage(name: str, value: Any) -> tuple[Any, ...]:
-    """One value per stage, from one number for all three or from three.
-
-    Raises:
-        UserError: neither one number nor three.
-    """
-    values = (value,) * 3 if isinstance(value, int | float) else tuple(value)
-    if len(values) != 3:
-        raise UserError(f"{name} must be one number or one for each of the three stages, got {value}.")
-    return values
+__all__ = ["ConvViTTrunk", "run_blocks"]
 
 
 class ConvViTTrunk(nn.Module):

@@ -5,12 +5,10 @@ from argparse import _ArgumentGroup as Group  # argparse has no public name for 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pretrain.checkpoints.recognition import recognise
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import MODELS, VIDEO_MODELS
-from pretrain.models.named import has_class_token
-from pretrain.models.trunk import per_stage
+from pretrain.common.precisions import PRECISIONS
+from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
 from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
 
@@ -167,9 +165,7 @@ def add_optimizer_arguments(group: Group) -> None:
     group.add_argument("--min_lr", type=float, default=0.0, help="learning rate at the end [%(default)s]")
     group.add_argument("--weight_decay", type=float, default=0.05, help="none on biases and norms [%(default)s]")
     group.add_argument("--clip_grad", type=float, default=0.0, metavar="NORM", help="largest gradient norm; 0: any [0]")
-    group.add_argument(
-        "--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it, else off]"
-    )
+    group.add_argument("--amp", choices=PRECISIONS, help="mixed precision [bf16 on GPUs that have it, else off]")
     group.add_argument(
         "--max_failures", type=int, default=5, help="non-finite steps in a row after which to give up [5]"
     )
@@ -264,6 +260,8 @@ def take_sizes_of_file(args: argparse.Namespace) -> None:
     """
     if not has_class_token(args.model) or not args.init_weights or not Path(args.init_weights).is_file():
         return  # a missing file is told of where it is needed
+    from pretrain.checkpoints.recognition import recognise  # needs PyTorch
+
     if sizes := recognise(args.init_weights).sizes:
         args.patch_size = args.patch_size or list(sizes.patch_size)
         args.mlp_ratio = args.mlp_ratio or sizes.mlp_ratios

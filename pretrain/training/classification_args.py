@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
-from pretrain.models import CLASSIFIERS, VIDEO_CLASSIFIERS
+from pretrain.common.precisions import PRECISIONS
+from pretrain.names import CLASSIFIERS, VIDEO_CLASSIFIERS
 from pretrain.training.args import (
     add_data_arguments,
     add_model_arguments,
@@ -122,7 +123,7 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--temperature", type=float, default=0.07, help="their weights are exp(cosine / temperature) [0.07]"
     )
     run.add_argument("--batch_size", type=int, default=128, help="images per process [128]")
-    run.add_argument("--amp", choices=["bf16", "fp16", "off"], help="mixed precision [bf16 on GPUs that have it]")
+    run.add_argument("--amp", choices=PRECISIONS, help="mixed precision [bf16 on GPUs that have it]")
     run.add_argument("--init_weights", default="", metavar="FILE", help="pretrained weights [random ones]")
     run.add_argument("--output_dir", required=True, metavar="DIR", help="for knn.json")
     run.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")

@@ -15,7 +15,7 @@ from pretrain.evaluation.classifiers import make_classifier
 from pretrain.evaluation.neighbours import NeighbourImages, measure_neighbours, open_neighbour_images
 from pretrain.models import MaskedAutoencoderConvViT, VideoConvMAE
 from pretrain.models.autoencoder import encoder_weights
-from pretrain.models.named import classifier_of
+from pretrain.names import classifier_of
 from pretrain.training.args import PROBE_DEFAULTS
 from pretrain.training.classification_args import parse_knn_args
 from pretrain.training.precision import Precision

@@ -23,10 +23,10 @@ from pretrain.common.files import load_checkpoint, save_atomically
 from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
 from pretrain.models.video.autoencoder import VideoConvMAE
+from pretrain.names import CLIP_OPTIONS
 from pretrain.training.target_args import loss_weights
 
 __all__ = [
-    "CLIP_OPTIONS",
     "Checkpoints",
     "check_continuation",
     "check_finite",
@@ -42,8 +42,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FIXED = ("pos_embed", "decoder_pos_embed")
-CLIP_OPTIONS = ("num_frames", "tubelet_size", "conv_frames", "multi_scale")
-"""Options that a video model is built with."""
 
 
 def get_rng_state(device: torch.device) -> dict:

@@ -7,10 +7,8 @@ from argparse import _ArgumentGroup as Group  # argparse has no public name for 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from pretrain.common.errors import UserError
-from pretrain.models.mixture import MIMIC, PIXELS
+from pretrain.names import MIMIC, PIXELS
 
 __all__ = ["EMA", "Target", "add_target_arguments", "check_target_arguments", "loss_weights", "parse_target"]
 
@@ -87,10 +85,10 @@ def parse_target(text: str) -> Target:
     """
     head, _, file = text.partition("@")
     name, _, model = head.partition("=")
-    if not re.fullmatch(r"[A-Za-z]\w*", name) or hasattr(nn.ModuleDict, name) or name == MIMIC:
-        raise UserError(f"{text!r}: {name!r} cannot be a target's name; write a word such as clip in NAME=MODEL.")
     if text in (PIXELS, EMA):
         return Target(name, "", "", text)
+    if not re.fullmatch(r"[A-Za-z]\w*", name) or _is_taken(name):
+        raise UserError(f"{text!r}: {name!r} cannot be a target's name; write a word such as clip in NAME=MODEL.")
     if name in (PIXELS, EMA):
         raise UserError(f"{text!r}: {name} takes no model and no file.")
     if "@" in text and not file:
@@ -106,6 +104,13 @@ def parse_target(text: str) -> Target:
             "NAME=encoder.pth."
         )
     return Target(name, model, file, text)
+
+
+def _is_taken(name: str) -> bool:
+    """Whether the heads of targets, a dict of modules by name, would confuse the name with something of their own."""
+    from torch import nn
+
+    return hasattr(nn.ModuleDict, name) or name == MIMIC
 
 
 def check_target_arguments(args: argparse.Namespace) -> None:

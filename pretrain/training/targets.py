@@ -13,8 +13,9 @@ from pretrain.common.errors import UserError
 from pretrain.common.seeding import seeded_torch
 from pretrain.data.transforms import normalisation
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT, ReconstructionLoss
-from pretrain.models.mixture import MIMIC, PIXELS, MixtureLoss, add_target_heads
+from pretrain.models.mixture import MixtureLoss, add_target_heads
 from pretrain.models.teachers import EmaTeacher, Teacher, convvit_teacher, ema_decay, timm_teacher
+from pretrain.names import MIMIC, PIXELS
 from pretrain.training.target_args import EMA, Target, loss_weights, parse_target
 
 __all__ = ["Targets"]

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pretrain.common.errors import UserError
-from pretrain.data.video.sampling import SAMPLINGS
-from pretrain.models import VIDEO_CLASSIFIERS, VIDEO_MODELS
-from pretrain.models.video.classifier import POSITIONS
+from pretrain.names import POSITIONS, SAMPLINGS, VIDEO_CLASSIFIERS, VIDEO_MODELS
 
 __all__ = [
     "FINETUNE_CLIPS",

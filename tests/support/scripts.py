@@ -1,11 +1,15 @@
 """Running the scripts of `tools/`."""
 
+import ast
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
+import preloaded
 from shapes import REPO
 
 
@@ -17,6 +21,14 @@ def load_tool(name: str) -> ModuleType:
     return module
 
 
+def import_work(path: Path) -> None:
+    """Imports all that a command imports, also what it does not need before its arguments are parsed."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in [node.module] if isinstance(node, ast.ImportFrom) and node.module else names:
+            importlib.import_module(name)
+
+
 def call(module: ModuleType, monkeypatch, *arguments: object) -> None:
     """Calls a script's `main` in this process."""
     monkeypatch.setattr(sys, "argv", [module.__name__, *(str(a) for a in arguments)])
@@ -25,12 +37,5 @@ def call(module: ModuleType, monkeypatch, *arguments: object) -> None:
 
 def run_tool(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """Runs a script in a process of its own."""
-    return subprocess.run(
-        [sys.executable, f"tools/{name}.py", *(str(a) for a in arguments)],
-        cwd=REPO,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = [f"tools/{name}.py", *(str(a) for a in arguments)]
+    return preloaded.run(command, os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment)

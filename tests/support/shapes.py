@@ -3,9 +3,9 @@
 import os
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 from pycocotools import mask as mask_util
 
 REPO = Path(__file__).resolve().parents[2]
@@ -41,15 +41,7 @@ def train_command(output: Path, *arguments: str) -> list[str]:
 
 
 def run_training(datasets: Path, output: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *train_command(output, *arguments)],
-        cwd=REPO,
-        env=environment(datasets),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return preloaded.run(train_command(output, *arguments), environment(datasets))
 
 
 def make_shapes(root: Path, train: int = 8, val: int = 4, size: int = 64) -> Path:

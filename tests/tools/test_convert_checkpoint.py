@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import preloaded
 import pytest
 import torch
 from parity import REPO
@@ -141,11 +142,15 @@ def test_failures_are_one_message_and_leave_nothing(tool, tmp_path, convmae, ref
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_full_disk(tmp_path, convmae, suffix):
     """A limit on the size of files stands for the disk."""
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))"
+    script = tmp_path / "on_a_full_disk.py"
+    script.write_text(
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     output = tmp_path / "out" / f"x{suffix}"
     output.parent.mkdir()
-    done = run(convmae, output, prelude=limit)
+    done = preloaded.run([str(script), str(TOOL), str(convmae), str(output)], os.environ)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert f"{output} could not be written" in done.stderr and done.stdout == ""
     assert os.listdir(output.parent) == []

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import preloaded
 import torch
 from shapes import REPO, environment, run_training, train_command
 
@@ -20,14 +21,13 @@ def weights(path) -> dict[str, torch.Tensor]:
 
 def interrupt(datasets, output, checkpoint: str, signum: int, *arguments: str) -> int:
     """Trains until `checkpoint` is there, sends a signal, and returns the exit code."""
-    command = [sys.executable, *train_command(output, *OPTIONS, *arguments)]
-    with open(output.with_suffix(".log"), "a") as log:
-        process = subprocess.Popen(command, cwd=REPO, env=environment(datasets), stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while not (output / checkpoint).exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signum)
-        code = process.wait(timeout=60)
+    log = output.with_suffix(".log")
+    process = preloaded.start(train_command(output, *OPTIONS, *arguments), environment(datasets), log, log)
+    deadline = time.monotonic() + 120
+    while not (output / checkpoint).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signum)
+    code = process.wait(timeout=60)
     assert not (output / "model_final.pth").exists(), "the run ended before the signal"
     return code
 

@@ -6,20 +6,18 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import preloaded
 import pytest
 import torch
 from custom import CATEGORIES, write_custom
 from scripts import load_tool
-from shapes import REPO, environment, run_training
+from shapes import environment, run_training
 
 from lazyrun.detection import detection
 
 
 def tool(name: str, shapes, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=REPO, env=environment(shapes), capture_output=True, text=True, timeout=300, check=False
-    )
+    return preloaded.run([f"tools/{name}.py", *map(str, arguments)], environment(shapes))
 
 
 def test_custom_data_from_training_to_pictures(shapes, tmp_path):
@@ -87,9 +85,9 @@ def test_boxes_alone_without_validation_set(shapes, tmp_path):
 def test_a_refused_command_keeps_earlier_results(tmp_path, monkeypatch):
     predict = load_tool("predict")
     predictor = SimpleNamespace(categories=[], batch_size=1)
-    monkeypatch.setattr(predict, "load_config", lambda *args: None)
+    monkeypatch.setattr("lazyrun.config.loading.load_config", lambda *args: None)
     monkeypatch.setattr(
-        predict, "task_of", lambda cfg: replace(detection(), predictor=lambda *args, **kwargs: predictor)
+        "lazyrun.config.task.task_of", lambda cfg: replace(detection(), predictor=lambda *args, **kwargs: predictor)
     )
     (tmp_path / "clip.mp4").write_text("no video")
     (tmp_path / "predictions.json").write_text("[1]")

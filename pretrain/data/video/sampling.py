@@ -6,10 +6,9 @@ import numpy as np
 import torch
 
 from pretrain.common.errors import UserError
+from pretrain.names import SAMPLINGS
 
-__all__ = ["SAMPLINGS", "FrameSampler"]
-
-SAMPLINGS = ("dense", "segments", "still")
+__all__ = ["FrameSampler"]
 
 
 @dataclass(frozen=True)

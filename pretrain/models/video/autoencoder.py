@@ -16,10 +16,10 @@ from pretrain.common.errors import UserError
 from pretrain.models.decoder import PixelDecoder
 from pretrain.models.joints import StageJoints
 from pretrain.models.masking import PatchMask, take_patches
-from pretrain.models.trunk import per_stage
 from pretrain.models.video.masking import VisibleTubeConv, tube_mask
 from pretrain.models.video.positions import sincos_clip_pos_embed
 from pretrain.models.video.trunk import VideoTrunk
+from pretrain.names import per_stage
 
 __all__ = ["VideoConvMAE", "normalise_cubes"]
 

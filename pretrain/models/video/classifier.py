@@ -10,10 +10,9 @@ from pretrain.common.errors import UserError
 from pretrain.models.layers import init_linear
 from pretrain.models.video.positions import resize_clip_pos_embed, sincos_clip_pos_embed
 from pretrain.models.video.trunk import VideoTrunk
+from pretrain.names import POSITIONS
 
 __all__ = ["VideoConvViT"]
-
-POSITIONS = ("learned", "fixed")
 
 
 class VideoConvViT(VideoTrunk):

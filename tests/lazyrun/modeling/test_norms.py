@@ -1,11 +1,8 @@
 """The norms that two processes share, on CPUs through gloo."""
 
-import subprocess
-import sys
-
+import preloaded
 import pytest
 import torch
-from parity import REPO
 from shapes import environment
 from torch import nn
 from two_processes import EMPTY, SHAPES, make_regions
@@ -16,17 +13,9 @@ from lazyrun.modeling.norms import grid_batch_norm
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("gloo")
-    script = REPO / "tests" / "support" / "two_processes.py"
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder)], cwd=REPO, env=environment(folder),
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in running:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    commands = [["tests/support/two_processes.py", str(rank), str(folder)] for rank in range(2)]
+    for done in preloaded.run_together(commands, [environment(folder)] * 2):
+        assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 

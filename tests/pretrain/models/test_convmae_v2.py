@@ -11,7 +11,7 @@ from pretrain.common.files import save_atomically
 from pretrain.models import build_model
 from pretrain.models.autoencoder import DECODER_PREFIXES, encoder_weights
 from pretrain.models.convmae_v2 import ConvViTv2, MaskedAutoencoderConvViTv2
-from pretrain.models.named import classifier_of
+from pretrain.names import classifier_of
 from pretrain.training.args import parse_args
 from pretrain.training.classification_args import parse_finetune_args
 from pretrain.training.state import initialise_model

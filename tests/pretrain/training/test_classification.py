@@ -5,11 +5,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from parity import REPO
@@ -111,8 +110,7 @@ def assert_same_run(a, b, step):
 
 
 def two_processes(module, flags):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", module]
-    subprocess.run([*command, *flags], cwd=REPO, env=ENVIRONMENT, check=True)
+    preloaded.run_as_two(["-m", module, *flags], ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +142,12 @@ def test_files_of_a_finetuning(finetuned):
 
 def test_killed_and_resumed_equals_uninterrupted(data, pretrained, finetuned, tmp_path):
     flags = arguments(data, tmp_path, init_weights=pretrained, model_ema=0.9, save_steps=1, resume="auto")
-    command = [sys.executable, "-m", "pretrain.finetune", *flags]
-    process = subprocess.Popen(command, cwd=REPO, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    process = preloaded.start(["-m", "pretrain.finetune", *flags], ENVIRONMENT)
     while not any(int(p.stem[-8:]) >= 2 for p in tmp_path.glob("checkpoint-*.pth")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=60)
     finetune.main(flags)
     assert_same_run(tmp_path, finetuned, 6)
     assert result(tmp_path, "finetune") == result(finetuned, "finetune")

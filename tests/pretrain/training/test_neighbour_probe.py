@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from parity import REPO
@@ -200,8 +199,7 @@ def test_a_run_that_starts_over_measures_its_start_once(data, run, tmp_path):
 
 
 def test_two_processes_equal_one(data, run, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run([*command, *probed(data, tmp_path, batch_size=4)], cwd=REPO, env=ENVIRONMENT, check=True)
+    preloaded.run_as_two(["-m", "pretrain", *probed(data, tmp_path, batch_size=4)], ENVIRONMENT)
     assert accuracies(tmp_path) == accuracies(run)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from parity import REPO
@@ -116,13 +117,13 @@ def test_files_of_a_run(whole_run):
 
 
 def test_killed_and_resumed_equals_uninterrupted(images, whole_run, tmp_path):
-    command = [sys.executable, "-m", "pretrain", *arguments(images, tmp_path, save_steps=1, keep_checkpoints=1)]
-    process = subprocess.Popen(command, cwd=REPO, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    command = ["-m", "pretrain", *arguments(images, tmp_path, save_steps=1, keep_checkpoints=1)]
+    process = preloaded.start(command, ENVIRONMENT)
     while not any(int(p.stem[-8:]) >= 3 for p in tmp_path.glob("checkpoint-*.pth")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=60)
     with open(tmp_path / "log.jsonl", "a") as f:
         f.write('{"epoch": 0, "train_lo')  # a line that the kill cut short
     pretrain_main(arguments(images, tmp_path, save_steps=1, keep_checkpoints=1, resume="auto"))
@@ -205,15 +206,15 @@ def test_two_processes_equal_one(images, tmp_path):
     images = shutil.copytree(images, tmp_path / "images")
     (images / "train" / "04.png").write_text("not an image")
     pretrain_main(arguments(images, one, batch_size=4, epochs=1, max_corrupt=0.1))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    command += arguments(images, two, epochs=1, max_corrupt=0.1)
-    subprocess.run(command, cwd=REPO, env=ENVIRONMENT, check=True)
+    command = ["-m", "pretrain", *arguments(images, two, epochs=1, max_corrupt=0.1)]
+    preloaded.run_as_two(command, ENVIRONMENT)
     a, b = checkpoint(one, 2), checkpoint(two, 2)
     assert a["corrupt"] == b["corrupt"] == [4]
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
     assert losses(one)[0] == pytest.approx(losses(two)[0], rel=1e-5)
-    again = subprocess.run([*command, "--resume=auto"], cwd=REPO, env=ENVIRONMENT, capture_output=True, text=True)
+    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *command, "--resume=auto"]
+    again = subprocess.run([sys.executable, *command], cwd=REPO, env=ENVIRONMENT, capture_output=True, text=True)
     assert again.returncode == 0 and (again.stdout + again.stderr).count("Nothing is left to train") == 1
 
 

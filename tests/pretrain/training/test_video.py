@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from clips import write_numbered
@@ -163,8 +162,7 @@ def test_killed_and_resumed_finetuning_equals_uninterrupted(videos, pretrained, 
 def test_two_processes_equal_one(videos, tmp_path):
     pretrain_main(pretraining_arguments(videos, tmp_path / "one", batch_size=6))
     two = pretraining_arguments(videos, tmp_path / "two", batch_size=3)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pretrain"]
-    subprocess.run([*command, *two], cwd=REPO, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    preloaded.run_as_two(["-m", "pretrain", *two], ENVIRONMENT)
     one, two = (load_checkpoint(tmp_path / name / "encoder.pth") for name in ("one", "two"))
     for name, tensor in one["model"].items():
         torch.testing.assert_close(tensor, two["model"][name], rtol=1e-4, atol=1e-5, msg=name)

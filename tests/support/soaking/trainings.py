@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 from PIL import Image
-from scripts import load_tool
+from scripts import import_work, load_tool
 from shapes import CONFIG, REPO, SMALL, make_shapes
 
 from lazyrun.config.loading import load_config
@@ -184,7 +184,9 @@ def import_all() -> None:
     """Imports what commands import on their way, so that a forked process need not."""
     os.environ["DETECTRON2_DATASETS"] = str(lab.root)  # read when the data sets are registered
     for name in TOOLS:
-        load_once(name)
+        import_work(REPO / "tools" / f"{name}.py")
+    for name in ("__main__", "finetune", "linprobe", "knn", "visualize"):
+        import_work(REPO / "pretrain" / f"{name}.py")
     for config in (CONFIG, SEGMENTATION):
         task_of(load_config(str(REPO / config)))
     import torch.utils.tensorboard  # noqa: F401

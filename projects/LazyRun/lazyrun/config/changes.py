@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from omegaconf.errors import OmegaConfBaseException
 
 from pretrain.common.commands import message_of
-from pretrain.common.distributed import lost_process
 from pretrain.common.errors import UserError
+from pretrain.common.processes import lost_process
 
 __all__ = ["UNFIT", "making", "reason_of", "suspecting"]
 

@@ -10,7 +10,7 @@ from lazyrun.config.data_options import DATA_OPTIONS, read_sets
 from lazyrun.config.loading import load_config
 from lazyrun.config.overrides import apply_overrides
 from lazyrun.data.corrupt import MAX_CORRUPT, share_of_corrupt
-from lazyrun.data.inspection.images import WORKERS
+from lazyrun.data.inspection import WORKERS
 from lazyrun.data.inspection.look import TRAINING, Look, SetLook, look_at
 from lazyrun.data.inspection.model_input import ModelInput, model_input
 from lazyrun.data.padding import check_padding, check_training_images

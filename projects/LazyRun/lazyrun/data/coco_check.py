@@ -16,9 +16,10 @@ from lazyrun.data.coco.findings import Findings
 from lazyrun.data.coco.reading import read_coco_json
 from lazyrun.data.corrupt import MAX_CORRUPT, share_of_corrupt
 from lazyrun.data.detections import max_detections
+from lazyrun.data.inspection import WORKERS
 from lazyrun.data.inspection.facts import ImageFacts, upright_size
 from lazyrun.data.inspection.figures import SetFigures, set_figures
-from lazyrun.data.inspection.images import WORKERS, inspect_images
+from lazyrun.data.inspection.images import inspect_images
 from lazyrun.data.inspection.model_input import model_input
 from lazyrun.data.inspection.table import text_table
 from pretrain.common.errors import UserError

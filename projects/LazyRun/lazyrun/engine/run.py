@@ -26,8 +26,8 @@ from lazyrun.engine.train import first_name, train
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
-from pretrain.common.distributed import note_processes, this_process
 from pretrain.common.errors import UserError
+from pretrain.common.processes import note_processes, this_process
 from pretrain.common.run_lock import run_lock
 
 __all__ = ["run"]

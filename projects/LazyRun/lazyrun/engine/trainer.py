@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_
 
 from pretrain.common.commands import message_of, shows_tracebacks
-from pretrain.common.distributed import lost_process
 from pretrain.common.errors import UserError
+from pretrain.common.processes import lost_process
 
 __all__ = ["MAX_SKIPPED", "Trainer"]
 

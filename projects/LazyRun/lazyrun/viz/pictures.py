@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pretrain.common.files import replacing
+from pretrain.common.temporary import replacing
 
 __all__ = ["encode_picture", "write_picture"]
 

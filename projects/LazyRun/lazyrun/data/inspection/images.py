@@ -10,15 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lazyrun.data.inspection import WORKERS
 from lazyrun.data.inspection.facts import ImageFacts, Version, inspect_image, version_of
 from lazyrun.data.inspection.memory import ImageMemory, memory_folder
 
-__all__ = ["WORKERS", "inspect_images"]
+__all__ = ["inspect_images"]
 
 logger = logging.getLogger(__name__)
-
-WORKERS = 8
-"""Threads; reading and decoding leave Python's lock."""
 
 CHUNK = 256
 """Files whose versions a thread asks for at a time."""

@@ -8,8 +8,8 @@ from lazyrun.data.coco.findings import Findings
 from lazyrun.data.coco_check import DatasetReport, check_content, check_not_empty
 from lazyrun.data.corrupt import MAX_CORRUPT
 from lazyrun.data.formats import AnnotatedSet
+from lazyrun.data.inspection import WORKERS
 from lazyrun.data.inspection.figures import SetFigures
-from lazyrun.data.inspection.images import WORKERS
 from lazyrun.data.inspection.model_input import ModelInput
 from lazyrun.data.inspection.objects import ObjectCase, findings_of, odd_objects
 from lazyrun.data.inspection.oddities import odd_images, same_images, unnamed_images

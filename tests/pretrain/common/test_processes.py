@@ -9,7 +9,7 @@ import pytest
 from torch import distributed
 from torch.distributed import TCPStore
 
-from pretrain.common import distributed as ours
+from pretrain.common import processes as ours
 from pretrain.common.commands import exit_on_user_error
 from pretrain.common.errors import UserError
 

@@ -1,13 +1,14 @@
 """ConvViT in timm's registry: `timm.create_model("convvit_base_patch16")` once `pretrain` is imported."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from pretrain.models import CLASSIFIERS, ConvViT
-from pretrain.models.convmae_v2 import ConvViTv2
-from pretrain.models.named import has_class_token
+from pretrain.names import CLASSIFIERS, has_class_token
+
+if TYPE_CHECKING:
+    from pretrain.models import ConvViT
 
 __all__: list[str] = []  # register_model adds the names
 
@@ -31,7 +32,10 @@ default_cfgs = generate_default_cfgs(
 
 
 def _register(variant: str) -> None:
-    def create(pretrained: bool = False, **kwargs: Any) -> ConvViT:
+    def create(pretrained: bool = False, **kwargs: Any) -> "ConvViT":
+        from pretrain.models import ConvViT  # these need timm, whose import may have come here
+        from pretrain.models.convmae_v2 import ConvViTv2
+
         return build_model_with_cfg(
             ConvViTv2 if has_class_token(variant) else ConvViT,
             variant,
