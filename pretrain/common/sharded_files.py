@@ -83,8 +83,9 @@ def save_sharded(state: Mapping[str, Any], path: Path, world: World) -> None:
     """
     with _new_folder(path, world) as folder:
         writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        tensors = {name: tensor.contiguous() for name, tensor in sliced_tensors(state).items()}
         with _plain_errors(path, "written"):
-            dcp.save(sliced_tensors(state), storage_writer=writer, no_dist=world.size == 1)
+            dcp.save(tensors, storage_writer=writer, no_dist=world.size == 1)
         own = {file.name: _fingerprint(file) for file in folder.glob(f"shard-{world.rank + 1:05d}-*.safetensors")}
         shards: dict[str, tuple[int, int]] = {}
         for found in world.gather(own):
@@ -111,15 +112,16 @@ def _new_folder(path: Path, world: World) -> Iterator[Path]:
 
 @contextmanager
 def _plain_errors(path: Path, done: str) -> Iterator[None]:
-    """What went wrong in any process, in place of the traceback of all of them, which is no `Exception`."""
+    """What went wrong in any process, in place of :class:`CheckpointException`, which is no `Exception`."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
             yield
     except CheckpointException as e:
         cause = e.failures[min(e.failures)][0]
-        reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
-        raise OSError(f"{path} could not be {done}: {reason}") from cause
+        if isinstance(cause, OSError):
+            raise OSError(f"{path} could not be {done}: {cause.strerror or cause}") from cause
+        raise RuntimeError(str(e)) from cause
 
 
 def load_skeleton(path: Path) -> dict[str, Any]:
