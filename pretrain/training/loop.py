@@ -269,7 +269,7 @@ class TrainingLoop:
             **content,
         }
         logger.info("Saved %s", self.checkpoints.save(state, self.steps_done))
-        state["model"] = full_weights(parts.model)
+        state["model"] = full_weights(parts.model, kept=self.world.is_main)
         if self.world.is_main:
             parts.export(state)
 

@@ -55,7 +55,7 @@ def train(args: argparse.Namespace, world: World, device: torch.device, make_par
         if path and state:
             loop.restore(state, path)
             if loop.is_over:
-                state = {**state, "model": full_weights(parts.model)}
+                state = {**state, "model": full_weights(parts.model, kept=world.is_main)}
                 if world.is_main:
                     _export_due(parts, state, path)
                 return

@@ -95,12 +95,16 @@ def whole_weights(loss: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def full_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights by name; those that are shared out are brought together on the CPU. Called in every process."""
+def full_weights(model: nn.Module, kept: bool = True) -> dict[str, torch.Tensor]:
+    """The weights by name; those that are shared out are brought together on the CPU. Called in every process.
+
+    Args:
+        kept: whether this process needs them, or only gives its slices.
+    """
     if not any(isinstance(module, FSDPModule) for module in model.modules()):
         return model.state_dict()
-    tensors = chain(model.named_parameters(), model.named_buffers())
-    return {name: full_tensor(tensor.detach()).cpu() for name, tensor in tensors}
+    tensors = ((name, full_tensor(t.detach())) for name, t in chain(model.named_parameters(), model.named_buffers()))
+    return {name: tensor.cpu() for name, tensor in tensors if kept}
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from pretrain.common.files import load_checkpoint
 from pretrain.training.checkpoint_files import Checkpoints
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-PRETRAIN = dict(model="convmae_convvit_tiny_patch8_32", epochs=2, blr=1e-2)
+PRETRAIN = dict(model="convmae_convvit_tiny_patch8_32", epochs=2, blr=1e-2, save_epochs=2)
 FINETUNE = dict(model="convvit_tiny_patch8_32", epochs=1, lr=1e-3, layer_decay=0.7, accum_iter=2)
 
 
@@ -69,7 +69,7 @@ def runs(images, tmp_path_factory):
     pretrain_main(pretraining("one_fsdp_stopped", "--fsdp", batch_size=4, max_steps=2))
     pretrain_main(pretraining("one_stopped", batch_size=4, max_steps=2))
     jobs = [
-        job(*pretraining("fsdp", "--fsdp", "--act_checkpoint", keep_checkpoints=1)),
+        job(*pretraining("fsdp", "--fsdp", "--act_checkpoint", keep_checkpoints=1, save_epochs=1)),
         job(*pretraining("stopped", "--fsdp", max_steps=4)),
         job(*pretraining("resumed", "--fsdp", resume="auto"), copy=[str(root / "stopped"), str(root / "resumed")]),
         *(
@@ -109,14 +109,18 @@ def moments(state):
     }
 
 
-def assert_close(a, b, tolerance=1e-4):
-    """Weights, and moments within a share of the largest of each tensor.
+def without_keys(bias):
+    """The gradient of a key's bias is rounding alone, as it moves all scores of a query alike; AdamW makes steps of it."""
+    query, _, value = bias.chunk(3)
+    return torch.cat([query, value])
 
-    The gradient of a key's bias is rounding alone, which AdamW makes steps of: hence the 1e-5 for weights.
-    """
+
+def assert_close(a, b, tolerance=1e-5):
+    """Weights, and moments within a share of the largest of each tensor."""
     assert a["step"] == b["step"] and a["model"].keys() == b["model"].keys()
     for name, tensor in b["model"].items():
-        torch.testing.assert_close(a["model"][name], tensor, rtol=tolerance, atol=tolerance / 10, msg=name)
+        ours, theirs = (without_keys(t) if name.endswith("qkv.bias") else t for t in (a["model"][name], tensor))
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance / 10, msg=name)
     ours, theirs = moments(a), moments(b)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -166,11 +170,12 @@ def test_stopped_and_resumed_equals_uninterrupted(runs):
 
 
 def test_a_loss_that_is_infinite_in_one_process_is_computed_again_by_all(runs):
+    """In bfloat16, where other last bits of float32 are rounded to other numbers."""
     ours, theirs = newest(runs / "spoiled_fsdp"), newest(runs / "spoiled_ddp")
     assert ours["stepper"] == theirs["stepper"] and ours["stepper"]["precision"]["level"] == 1
-    assert log(runs / "spoiled_fsdp")[0]["skipped_steps"] == 0
-    assert_close(ours, theirs, tolerance=1e-2)  # the gradients of bfloat16 layers are rounded before they are averaged
-    assert log(runs / "spoiled_fsdp")[0]["train_loss"] == pytest.approx(log(runs / "spoiled_ddp")[0]["train_loss"], 1e-4)
+    assert_close(ours, theirs, tolerance=1e-3)
+    (a,), (b,) = log(runs / "spoiled_fsdp"), log(runs / "spoiled_ddp")
+    assert a["skipped_steps"] == 0 and a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
 
 
 def test_finetuning_equals_that_without(runs):
@@ -198,10 +203,10 @@ def test_a_damaged_folder_is_passed_over(runs, images, tmp_path):
     with pytest.raises(SystemExit, match=r"checkpoint-00000006 cannot be read: shard-00002.* is damaged, as its size"):
         pretrain_main(arguments(images, run, **flags))
     shard.unlink()
-    with pytest.raises(SystemExit, match="shard-00002-model-00001-of-00001.safetensors is missing"):
+    with pytest.raises(SystemExit, match=r"shard-00002-model-00001-of-00001\.safetensors is missing"):
         pretrain_main(arguments(images, run, **flags))
     (folder / "state.pth").unlink()
-    with pytest.raises(SystemExit, match="has no state.pth, so it holds no state of a run"):
+    with pytest.raises(SystemExit, match=r"has no state\.pth, so it holds no state of a run"):
         pretrain_main(arguments(images, run, **flags))
     pretrain_main(arguments(images, run, "--fsdp", **flags | dict(resume="auto", epochs=2)))
     assert {path.name for path in run.glob("checkpoint-*")} == {
