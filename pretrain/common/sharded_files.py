@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
@@ -140,6 +141,7 @@ def load_skeleton(path: Path) -> dict[str, Any]:
         tensors = {
             name: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
             for name, entry in metadata.items()
+            if isinstance(entry, TensorStorageMetadata)  # safetensors files have nothing else
         }
         return with_tensors(content, tensors)
     except UserError:

@@ -110,7 +110,7 @@ def moments(state):
 
 
 def without_keys(bias):
-    """The gradient of a key's bias is rounding alone, as it moves all scores of a query alike; AdamW makes steps of it."""
+    """A key's bias moves all scores of a query alike: its gradient is rounding alone, which AdamW makes steps of."""
     query, _, value = bias.chunk(3)
     return torch.cat([query, value])
 
