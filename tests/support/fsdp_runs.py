@@ -22,7 +22,7 @@ from pretrain.training.pretraining import pretraining_parts
 from pretrain.training.run import train
 
 COMMANDS = {"pretrain": (parse_args, pretraining_parts), "finetune": (parse_finetune_args, finetuning_parts)}
-PATIENCE = 240
+PATIENCE = 600
 """Seconds after which processes that wait for each other tell where, and end."""
 
 
