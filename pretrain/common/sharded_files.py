@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.files import file_identity, load_checkpoint, save_atomically
-from pretrain.common.temporary import replacing_folder
+from pretrain.common.temporary import naming_file, replacing_folder
 
 __all__ = [
     "load_skeleton",
@@ -85,7 +85,7 @@ def save_sharded(state: Mapping[str, Any], path: Path, world: World) -> None:
     with _new_folder(path, world) as folder:
         writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
         tensors = {name: tensor.contiguous() for name, tensor in sliced_tensors(state).items()}
-        with _plain_errors(path, "written"):
+        with _plain_errors():
             dcp.save(tensors, storage_writer=writer, no_dist=world.size == 1)
         own = {file.name: _fingerprint(file) for file in folder.glob(f"shard-{world.rank + 1:05d}-*.safetensors")}
         shards: dict[str, tuple[int, int]] = {}
@@ -108,12 +108,14 @@ def _new_folder(path: Path, world: World) -> Iterator[Path]:
         folder, failure = world.gather((folder, failure))[0]
         if failure:
             raise OSError(failure)
+        if not world.is_main:
+            stack.enter_context(naming_file(path))
         yield folder
 
 
 @contextmanager
-def _plain_errors(path: Path, done: str) -> Iterator[None]:
-    """What went wrong in any process, in place of :class:`CheckpointException`, which is no `Exception`."""
+def _plain_errors() -> Iterator[None]:
+    """What went wrong in the first process where it did, in place of an exception that is no `Exception`."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
@@ -121,7 +123,7 @@ def _plain_errors(path: Path, done: str) -> Iterator[None]:
     except CheckpointException as e:
         cause = e.failures[min(e.failures)][0]
         if isinstance(cause, OSError):
-            raise OSError(f"{path} could not be {done}: {cause.strerror or cause}") from cause
+            raise cause from None
         raise RuntimeError(str(e)) from cause
 
 
@@ -161,7 +163,7 @@ def read_tensors(path: Path, tensors: dict[str, torch.Tensor], together: bool) -
         OSError: a file cannot be read.
     """
     reader = dcp.HuggingFaceStorageReader(str(path))
-    with _plain_errors(path, "read"):
+    with _plain_errors():
         dcp.load(tensors, storage_reader=reader, no_dist=not together)
 
 
