@@ -28,7 +28,7 @@ class Job:
     def checkpoint(self) -> Any:
         import submitit
 
-        from pretrain.training.state import Checkpoints
+        from pretrain.training.checkpoint_files import Checkpoints
 
         args = parse_args(self.argv)
         has_saved = bool(Checkpoints(Path(args.output_dir), args.keep_checkpoints).files())

@@ -19,6 +19,7 @@ from pretrain.common.tensors import checksum_of, first_non_finite, named_tensors
 
 __all__ = [
     "check_output_path",
+    "file_identity",
     "load_checkpoint",
     "load_metadata",
     "replacing",
@@ -88,7 +89,8 @@ def check_output_path(path: str | os.PathLike, force: bool = False) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike) -> Any:
-    """Reads a `.pth` or `.safetensors` file on the CPU, without unpickling arbitrary objects.
+    """Reads a `.pth` or `.safetensors` file, or the folder that a run with `--fsdp` writes in place of a file, on the
+    CPU, without unpickling arbitrary objects.
 
     Tensors, plain containers and `argparse.Namespace` (found in the published pretraining files) are read, no more. A
     file is checked when a process reads it for the first time: sizes, then the checksums of a `.pth`
@@ -104,6 +106,10 @@ def load_checkpoint(path: str | os.PathLike) -> Any:
             quantised or have no values, weights whose names are no text, or objects that would have to run code.
     """
     path = Path(path)
+    if path.is_dir():
+        from pretrain.common.sharded_files import load_whole  # which reads its own files with this function
+
+        return load_whole(path)
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
     if path.suffix in (".pkl", ".pyth"):  # of detectron2 and pycls
@@ -111,7 +117,7 @@ def load_checkpoint(path: str | os.PathLike) -> Any:
             f"Checkpoint {path} is a pickle, which can run any code when it is opened, so it is not read. If you trust "
             "its source, open it yourself and store its tensors with torch.save or safetensors."
         )
-    identity = _identity(path)
+    identity = file_identity(path)
     try:
         content = _read(path, checked=identity in _checked)
     except Exception as e:  # torch.load raises a dozen types for a file it cannot read
@@ -126,7 +132,8 @@ _checked: set[tuple[int, ...]] = set()
 """Files that this process has checked."""
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def file_identity(path: Path) -> tuple[int, ...]:
+    """What stays the same as long as a file does."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-__all__ = ["naming_file", "remove_leftovers", "replacing", "replacing_folder", "save_json"]
+__all__ = ["naming_file", "remove_folder", "remove_leftovers", "replacing", "replacing_folder", "save_json"]
 
 _STARTED = time.time()
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -101,10 +101,18 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         temporary.rename(path)
+        _sync_directory(path.parent)
     except OSError as e:
         raise _unwritten(path, e) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: str | os.PathLike) -> None:
+    """Removes a folder that at no time is half there under its own name."""
+    doomed = _new_name(Path(path))
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextmanager

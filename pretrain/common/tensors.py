@@ -31,9 +31,12 @@ def named_tensors(content: Any) -> Iterator[tuple[str, torch.Tensor]]:
 def first_non_finite(content: Any) -> str | None:
     """The name of the first tensor with a NaN or an infinite number, and which; None if there is none.
 
+    Of a tensor that processes share out, each looks at its slice.
     It takes 0.1 s of one core for 1 GB.
     """
     for name, tensor in named_tensors(content):
+        if hasattr(tensor, "to_local"):  # a DTensor, whose module takes half a second to import
+            tensor = tensor.to_local()
         if not _is_finite(tensor):
             kind = "NaN" if tensor.isnan().any() else "infinite numbers"
             return f"{kind} in {name}"

@@ -9,6 +9,7 @@ from pretrain.common.commands import add_launcher_option, add_traceback_option
 from pretrain.common.errors import UserError
 from pretrain.common.precisions import PRECISIONS
 from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
+from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
 from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
 
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
     add_run_arguments(run)
     run.add_argument("--picture_epochs", type=int, help="epochs between reconstruction pictures [a tenth of all]")
+    add_fsdp_option(parser)
     add_probe_arguments(parser.add_argument_group("nearest neighbours on the encoder, while it is trained"))
     add_launcher_option(parser)
     add_traceback_option(parser)
@@ -213,6 +215,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check_run_arguments(args)
     check_at_least(args, 1, "picture_epochs")
     check_target_arguments(args)
+    check_fsdp(args)
     _fill_in_probe(args)
     return args
 

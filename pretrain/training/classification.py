@@ -19,6 +19,7 @@ from pretrain.data.labels import LabelledSample, check_same_classes, class_names
 from pretrain.data.video.datasets import ClipNotes, LabelledClip, LabelledClips
 from pretrain.evaluation.accuracy import accuracy_line
 from pretrain.evaluation.classifiers import describe, held_out_images
+from pretrain.training.sharding import full_weights
 
 __all__ = ["ClassificationLoss", "Results", "Splits", "clip_notes", "noting_inputs", "open_splits"]
 
@@ -127,7 +128,7 @@ class Results:
         if accuracy["acc1"] > self.best["val_acc1"]:
             self.best = {"val_acc1": accuracy["acc1"], "epoch": epoch}
             if self.world.is_main:
-                self.save_weights(self.model.state_dict(), "classifier_best.pth", {"epoch": epoch})
+                self.save_weights(full_weights(self.model), "classifier_best.pth", {"epoch": epoch})
         if self.world.is_main:
             facts = describe(self.args, self.command, len(self.splits.held_out), len(self.splits.classes))
             facts |= {"epoch": epoch, **accuracy, **also, "best": self.best}

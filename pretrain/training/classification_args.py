@@ -21,6 +21,7 @@ from pretrain.training.args import (
     check_seed,
     take_sizes_of_file,
 )
+from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
 from pretrain.training.video_args import (
     FINETUNE_CLIPS,
     PROBE_CLIPS,
@@ -77,6 +78,7 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> argparse.Namespace
     )
     augmentation.add_argument("--color_jitter", type=float, default=0.0, help="without --aa; 0: none [0]")
     augmentation.add_argument("--reprob", type=float, default=0.25, help="random erasing's probability [0.25]")
+    add_fsdp_option(parser)
     parser.set_defaults(**FINETUNE)
     args = _check_training(parse_with_recipe(parser, argv, FINETUNE_CLIPS))
     if (args.mixup or args.cutmix) and args.batch_size % 2:
@@ -85,6 +87,7 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> argparse.Namespace
     check_in_range(args, 0, 1, "mixup_prob", "reprob")
     check_at_least(args, 0, "mixup", "cutmix", "color_jitter")
     check_above_zero(args, "layer_decay")
+    check_fsdp(args)
     if args.model_ema and not 0 < args.model_ema < 1:
         raise UserError(f"--model_ema is a decay between 0 and 1, for example 0.9999, got {args.model_ema}.")
     return args

@@ -19,11 +19,12 @@ from pretrain.common.distributed import World
 from pretrain.common.files import save_json
 from pretrain.data.datasets import EpochDataset
 from pretrain.data.samplers import StatelessSampler
+from pretrain.training.checkpoint_files import Checkpoints
 from pretrain.training.metrics import MetricWriter, Progress
 from pretrain.training.parts import TrainingParts
 from pretrain.training.schedule import effective_batch_size, learning_rate
+from pretrain.training.sharding import filled_state, full_weights, whole_weights
 from pretrain.training.state import (
-    Checkpoints,
     check_continuation,
     check_finite,
     get_rng_state,
@@ -229,11 +230,12 @@ class TrainingLoop:
         }
         self.epoch, self.iteration = self.epoch + 1, 0
         self.totals = no_totals(self.parts.loss_names)
-        evaluated = self.parts.evaluate(self.epoch) if self.parts.evaluate else {}
-        if self.writer:
-            self.writer.results(results, means | evaluated, self.epoch)
-            if self.parts.draw:
-                self.parts.draw(self.epoch, self.writer)
+        with whole_weights(self.stepper.loss_module):
+            evaluated = self.parts.evaluate(self.epoch) if self.parts.evaluate else {}
+            if self.writer:
+                self.writer.results(results, means | evaluated, self.epoch)
+                if self.parts.draw:
+                    self.parts.draw(self.epoch, self.writer)
         if self.epoch % self.args.save_epochs == 0:
             self._save()
         self.progress.reset()
@@ -249,7 +251,7 @@ class TrainingLoop:
         parts, content = self.parts, self._finite_content()
         rng = self.world.gather(get_rng_state(self.device))
         self.steps_saved = self.steps_done
-        if not self.world.is_main:
+        if not (self.world.is_main or self.checkpoints.saved_by_all):
             return
         state = {
             "model": content.pop("model"),
@@ -267,7 +269,9 @@ class TrainingLoop:
             **content,
         }
         logger.info("Saved %s", self.checkpoints.save(state, self.steps_done))
-        parts.export(state)
+        state["model"] = full_weights(parts.model, kept=self.world.is_main)
+        if self.world.is_main:
+            parts.export(state)
 
     def _finite_content(self) -> dict[str, Any]:
         """All that has weights or moments in a checkpoint; raises NonFiniteError rather than let them be written."""
@@ -288,6 +292,7 @@ class TrainingLoop:
         check_continuation(state, path, self.effective_batch, self.num_images)
         for extra in parts.extras:
             extra.check(state)
+        state = filled_state(state, path, parts.model, parts.optimizer)
         self.epoch, self.iteration, self.steps_done = state["epoch"], state["iteration"], state["step"]
         self.totals, self.steps_saved = dict(state["totals"]), self.steps_done
         parts.model.load_state_dict(state["model"])

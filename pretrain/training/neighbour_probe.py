@@ -19,6 +19,7 @@ from pretrain.names import classifier_of
 from pretrain.training.args import PROBE_DEFAULTS
 from pretrain.training.classification_args import parse_knn_args
 from pretrain.training.precision import Precision
+from pretrain.training.sharding import full_weights
 
 __all__ = ["NeighbourProbe"]
 
@@ -64,7 +65,7 @@ class NeighbourProbe:
     def measure(self) -> dict[str, float]:
         """`knn_acc1` and `knn_acc5` in percent of the encoder as it is."""
         with seeded_everywhere(self.args.seed):
-            weights = {name: t.cpu() for name, t in encoder_weights(self.model.state_dict()).items()}
+            weights = {name: t.cpu() for name, t in encoder_weights(full_weights(self.model)).items()}
             load_trunk(self.extractor, {"model": weights, "args": vars(self.run_args)}, logging.DEBUG)
             results = measure_neighbours(
                 self.extractor, self.images, self.args, self.world, self.device, self.precision.autocast

@@ -16,10 +16,12 @@ from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.run_lock import run_lock
 from pretrain.common.seeding import seed_everything
+from pretrain.training.checkpoint_files import Checkpoints, ShardedCheckpoints
 from pretrain.training.loop import TrainingLoop
 from pretrain.training.parts import MakeParts, TrainingParts
 from pretrain.training.schedule import effective_batch_size, scaled_learning_rate
-from pretrain.training.state import Checkpoints, exported_step, load_run_state, warn_of_another_rate
+from pretrain.training.sharding import full_weights, shard, shards_weights
+from pretrain.training.state import exported_step, load_run_state, warn_of_another_rate
 from pretrain.training.step import Stepper
 
 __all__ = ["train"]
@@ -40,12 +42,12 @@ def train(args: argparse.Namespace, world: World, device: torch.device, make_par
         NonFiniteError: losses stayed non-finite.
     """
     seed_everything(args.seed + world.rank)
-    checkpoints = Checkpoints(Path(args.output_dir), args.keep_checkpoints)
+    checkpoints = _make_checkpoints(args, world)
     path = _shared_checkpoint(checkpoints, args.resume, world)
     state = load_run_state(path, args) if path else None
     args = _settled(args, world, device, state)
     parts = make_parts(args, world, device, bool(args.init_weights) and not state)
-    loss = _parallel(parts.loss, args.compile, world, device)
+    loss = _parallel(parts, args, world, device)
     stepper = Stepper(loss, parts.optimizer, parts.precision, world, args.clip_grad, args.max_failures)
     loop = TrainingLoop(args, world, device, parts, stepper, checkpoints)
     loop.log_plan()
@@ -53,6 +55,7 @@ def train(args: argparse.Namespace, world: World, device: torch.device, make_par
         if path and state:
             loop.restore(state, path)
             if loop.is_over:
+                state = {**state, "model": full_weights(parts.model, kept=world.is_main)}
                 if world.is_main:
                     _export_due(parts, state, path)
                 return
@@ -114,9 +117,21 @@ def _settled(args: argparse.Namespace, world: World, device: torch.device, state
     return argparse.Namespace(**vars(args) | dict(lr=lr, amp=amp))
 
 
-def _parallel(loss: nn.Module, compiled: bool, world: World, device: torch.device) -> nn.Module:
+def _make_checkpoints(args: argparse.Namespace, world: World) -> Checkpoints:
+    output_dir, keep = Path(args.output_dir), args.keep_checkpoints
+    return (
+        ShardedCheckpoints(output_dir, keep, world) if getattr(args, "fsdp", False) else Checkpoints(output_dir, keep)
+    )
+
+
+def _parallel(parts: TrainingParts, args: argparse.Namespace, world: World, device: torch.device) -> nn.Module:
     """The loss, compiled if asked for, whose gradients are averaged over the processes."""
-    if compiled:
+    loss = parts.loss
+    if shards_weights(args, world):
+        shard(loss, parts.optimizer, device)
+        logger.info("Weights, gradients and moments are shared out over %d processes.", world.size)
+        return loss
+    if args.compile:
         loss = cast(nn.Module, torch.compile(loss))
     if world.size == 1:
         return loss

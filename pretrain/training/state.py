@@ -4,7 +4,6 @@ import argparse
 import logging
 import math
 import random
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,15 @@ from pretrain.checkpoints.kinds import Part
 from pretrain.checkpoints.recognition import recognise, summarise
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError, UserError
-from pretrain.common.files import load_checkpoint, save_atomically
+from pretrain.common.files import load_checkpoint
 from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
 from pretrain.models.video.autoencoder import VideoConvMAE
 from pretrain.names import CLIP_OPTIONS
+from pretrain.training.checkpoint_files import load_unfilled
 from pretrain.training.target_args import loss_weights
 
 __all__ = [
-    "Checkpoints",
     "check_continuation",
     "check_finite",
     "exported_step",
@@ -64,99 +63,13 @@ def set_rng_state(state: dict, device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-class Checkpoints:
-    """The checkpoint files of a run's directory: `checkpoint-STEP.pth`; only the newest few are kept.
-
-    Attributes:
-        damaged: those that could not be read when the newest was looked for.
-    """
-
-    def __init__(self, output_dir: Path, keep: int):
-        self.output_dir, self.keep = output_dir, keep
-        self.damaged: list[Path] = []
-
-    def files(self) -> list[Path]:
-        """Full checkpoints, newest first: the optimizer steps in their names only ever grow in a run."""
-        paths = [p for p in self.output_dir.glob("checkpoint-*.pth") if re.fullmatch(r"checkpoint-\d+", p.stem)]
-        return sorted(paths, key=_step_of, reverse=True)
-
-    def save(self, state: dict, step: int) -> Path:
-        """Writes the newest checkpoint, then removes the oldest others.
-
-        Args:
-            step: optimizer steps since the run began, whatever batch sizes they had.
-        """
-        path = self.output_dir / f"checkpoint-{step:08d}.pth"
-        save_atomically(state, path)
-        for old in [p for p in self.files() if p != path][self.keep - 1 :]:
-            old.unlink(missing_ok=True)
-        return path
-
-    def find(self, resume: str) -> Path | None:
-        """The file that `--resume` means: None to start afresh. `auto` passes over files that cannot be read.
-
-        Raises:
-            UserError: the directory already holds a run that would be overwritten or would hide the new files, or none
-                of its checkpoints can be read.
-        """
-        if resume == "auto":
-            return self._newest_intact()
-        if resume:
-            return Path(resume)
-        if newest := next(iter(self.files()), None):
-            raise UserError(
-                f"{self.output_dir} already holds {newest.name}; continue it with --resume auto, or choose "
-                "another --output_dir."
-            )
-        return None
-
-    def _newest_intact(self) -> Path | None:
-        self.damaged, first = [], ""
-        for path in self.files():
-            try:
-                load_checkpoint(path)
-            except UserError as e:
-                logger.warning("%s Looking for an earlier checkpoint of this run.", e)
-                self.damaged.append(path)
-                first = first or str(e)
-            else:
-                return path
-        if self.damaged:
-            raise UserError(f"{first} None of the {len(self.damaged)} checkpoints in {self.output_dir} can be read.")
-        return None
-
-    def set_damaged_aside(self) -> None:
-        """Renames the files that could not be read, as their steps may be greater than those still to come."""
-        for path in self.damaged:
-            path.rename(path.with_name(f"{path.name}.damaged"))
-            logger.warning("%s is %s.damaged now.", path, path.name)
-        self.damaged = []
-
-    def check_newest(self, path: Path, step: int) -> None:
-        """Makes sure that what is saved after resuming `path`, a checkpoint of `step`, will be the newest.
-
-        Raises:
-            UserError: the directory holds a later checkpoint.
-        """
-        newest = next((file for file in self.files() if file not in self.damaged), None)
-        if newest and _step_of(newest) > step:
-            raise UserError(
-                f"{path} is of step {step}, but {self.output_dir} holds the later {newest.name}; continue that with "
-                "--resume auto, or choose another --output_dir."
-            )
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
-
-
 def load_run_state(path: Path, args: argparse.Namespace) -> dict:
-    """A full checkpoint of a run with these arguments.
+    """A full checkpoint of a run with these arguments, as :func:`load_unfilled` gives it.
 
     Raises:
         FileNotFoundError, UserError: the file is missing, damaged, of another model, or not of a run.
     """
-    state = load_checkpoint(path)
+    state = load_unfilled(path)
     if not isinstance(state, dict) or not {"model", "optimizer", "epoch", "step", "rng"} <= state.keys():
         raise UserError(
             f"{path} holds no state of a run of this program, so it cannot be resumed; start from its weights "
@@ -176,7 +89,7 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             f"{path} is of a run that learns {then}, not {now}; resume with its --targets and --mimic, or start a new "
             "run with --init_weights."
         )
-    same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
+    same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights", "fsdp")
     for name, value in state["args"].items():
         present = getattr(args, name, None)
         if name not in same_run and present is not None and present != value:

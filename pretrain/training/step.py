@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError
 from pretrain.training.precision import Precision
+from pretrain.training.sharding import full_tensor
 
 __all__ = ["Step", "Stepper"]
 
@@ -37,7 +38,7 @@ class Stepper:
 
     Args:
         loss_module: called with what is in a micro-batch, returns the loss, or the loss and, without gradient, the
-            losses `(parts,)` that it is made of; may be wrapped in DDP.
+            losses `(parts,)` that it is made of; may be wrapped in DDP, or share out its weights.
         clip_grad: largest norm of the gradient, 0 for none.
     """
 
@@ -88,6 +89,7 @@ class Stepper:
         total = None
         scaler, loss_module = self.precision.scaler, self.loss_module
         for i, batch in enumerate(group):
+            # Gradients of shared-out weights are averaged in each micro-batch: whole ones would have to be kept.
             wait = i < len(group) - 1
             with loss_module.no_sync() if wait and isinstance(loss_module, DistributedDataParallel) else nullcontext():
                 with self.precision.autocast():
@@ -100,7 +102,7 @@ class Stepper:
         assert total is not None, "a step needs a micro-batch"
         if self.precision.scales_loss:
             scaler.unscale_(self.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        grad_norm = full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.max_norm))
         return self.world.mean(total), grad_norm
 
     def _recover(self, loss: torch.Tensor, grad_norm: torch.Tensor, start_level: int) -> bool:

@@ -109,7 +109,7 @@ def test_weights_that_are_not_finite_never_replace_good_files(images, tmp_path, 
     run = flags("pretrain", images, tmp_path, keep_checkpoints=1)
     pretrain_main([*run, "--max_steps", "2"])
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")}
-    monkeypatch.setattr(state, "load_checkpoint", diverged(load_checkpoint))
+    monkeypatch.setattr(state, "load_unfilled", diverged(load_checkpoint))
     with pytest.raises(
         SystemExit, match=r"error: There is NaN in (model|optimizer)\..* after step 4, so no checkpoint"
     ):

@@ -20,9 +20,9 @@ from pretrain.__main__ import main as pretrain_main
 from pretrain.common.distributed import World
 from pretrain.common.files import load_checkpoint
 from pretrain.training.args import parse_args
+from pretrain.training.checkpoint_files import Checkpoints
 from pretrain.training.pretraining import pretraining_parts
 from pretrain.training.run import train
-from pretrain.training.state import Checkpoints
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 
