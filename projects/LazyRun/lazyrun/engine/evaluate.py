@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lazyrun.data.evaluation_loader import build_test_loader
+from lazyrun.modeling.slicing import with_slices
 from lazyrun.modeling.tta import with_tta
 
 __all__ = ["evaluate", "evaluate_in_training"]
@@ -33,7 +34,8 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
     options = dict(cfg.dataloader.evaluator) | ({"output_dir": folder} if folder else {})
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
         evaluator = instantiate(options)
-        results = inference_on_dataset(with_tta(cfg, model), build_test_loader(cfg, evaluator), evaluator)
+        predicting = with_slices(cfg, with_tta(cfg, model))
+        results = inference_on_dataset(predicting, build_test_loader(cfg, evaluator), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results
