@@ -59,11 +59,11 @@ def of(item, **changes):
     ("objects", "options", "expected"),
     [
         ([WHOLE, SHIFTED], {}, [1]),
-        ([WHOLE, SHIFTED], {"metric": "iou", "threshold": 0.85}, [1, 0]),
+        ([WHOLE, SHIFTED], {"threshold": 0.85}, [1, 0]),
         ([WHOLE, of(SHIFTED, label=1)], {}, [1, 0]),
         ([WHOLE, of(SHIFTED, place=0)], {}, [1, 0]),  # the detector has told them apart
-        ([WHOLE, INSIDE], {}, [1]),
-        ([WHOLE, INSIDE], {"metric": "iou"}, [1, 0]),
+        ([WHOLE, INSIDE], {}, [1, 0]),
+        ([WHOLE, INSIDE], {"metric": "ios"}, [1]),
         ([WHOLE, PART], {}, [0]),  # whatever the scores
         ([WHOLE, of(PART, place=0)], {}, [1, 0]),
         ([of(INSIDE, score=0.1), of(WHOLE, score=0.9, cut=True, place=2)], {}, [1, 0]),  # 40% of it are covered

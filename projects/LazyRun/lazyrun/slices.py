@@ -68,9 +68,8 @@ class Slicing:
         overlap: least share of its side that a slice has in common with the next one, in [0, 1). Objects up to
             `overlap * size` pixels are whole in some slice.
         whole: also predict the whole image, for objects larger than that.
-        metric: "ios": intersection over the smaller box, which also drops parts that were taken for objects of their
-            own, and with them real objects in front of a larger one of their class; "iou": intersection over union,
-            which keeps both.
+        metric: "iou": intersection over union; "ios": intersection over the smaller box, which also drops parts that
+            were taken for objects of their own, and with them real objects in front of a larger one of their class.
         threshold: in (0, 1].
 
     Raises:
@@ -80,7 +79,7 @@ class Slicing:
     size: int
     overlap: float = 0.2
     whole: bool = True
-    metric: str = "ios"
+    metric: str = "iou"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:

@@ -153,11 +153,11 @@ def test_small_images_give_the_same_bits(family):
 
 
 def test_options_of_the_config():
-    overrides = ["test.slice=64", "test.slice_overlap=0.5", "test.slice_whole=false", "test.slice_metric=iou",
+    overrides = ["test.slice=64", "test.slice_overlap=0.5", "test.slice_whole=false", "test.slice_metric=ios",
                  "test.slice_threshold=0.3", "data.max_detections=7"]  # fmt: skip
     model = nn.Linear(1, 1)
     built = with_slices(load_config(str(REPO / CONFIG), overrides), model)
-    assert built.model is model and built.slicing == Slicing(64, 0.5, False, "iou", 0.3) and built.limit == 7
+    assert built.model is model and built.slicing == Slicing(64, 0.5, False, "ios", 0.3) and built.limit == 7
     assert with_slices(load_config(str(REPO / CONFIG), overrides[1:]), model) is model
     with pytest.raises(UserError, match="slice=0 must be a whole number of pixels"):
         load_config(str(REPO / CONFIG), ["test.slice=0"])

@@ -114,7 +114,7 @@ def test_slices(detector):
     assert found.size == (50, 100) and found.soft_masks.shape == (4, 4, 4)
     assert found.scores.tolist() == alone.scores.repeat(2).tolist() and found.classes.tolist() == [1, 1, 0, 0]
     assert (found.boxes[1::2] - found.boxes[::2]).tolist() == [[50, 0, 50, 0]] * 2
-    options = {"slice": 50, "slice_overlap": 0.0, "slice_metric": "iou"}
+    options = {"slice": 50, "slice_overlap": 0.0}
     assert len(model(np.zeros((50, 100, 3), np.uint8), **options)) == 6
     model.score_threshold = 0.5
     assert model(np.zeros((50, 100, 3), np.uint8), **options).classes.tolist() == [1, 1, 1]
