@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyrun.config.trust_option import add_trust_option
+from lazyrun.slice_options import add_slice_options, slice_options
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
@@ -61,6 +62,7 @@ def parse_args() -> argparse.Namespace:
         metavar="PATH",
         help="annotations in any format that training reads: ids of images and classes are taken from them, by name",
     )
+    add_slice_options(parser)
     parser.epilog = "key=value among the names changes the config, such as test.tta.enabled=true"
     add_trust_option(parser)
     add_traceback_option(parser)
@@ -69,6 +71,7 @@ def parse_args() -> argparse.Namespace:
     named = [*args.names, *args.input]
     args.opts = [name for name in named if "=" in name and not Path(name).exists()]
     args.names = [name for name in args.names if name not in args.opts]
+    args.opts += [f"test.{key}={value}" for key, value in slice_options(parser, args).items()]
     args.run = None if args.config_file and args.weights else next(iter(args.names), None)
     args.input = [name for name in [*args.names[args.run is not None :], *args.input] if name not in args.opts]
     if args.run is None and not (args.config_file and args.weights):

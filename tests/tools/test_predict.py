@@ -103,3 +103,20 @@ def test_mistakes_are_told_in_a_line(shapes, tmp_path):
                 "--output", tmp_path / "out")  # fmt: skip
     assert done.returncode == 1 and done.stderr.strip().endswith("error: Pattern *.gif matches no file.")
     assert "Traceback" not in done.stderr
+
+
+def test_slices_are_changes_of_the_config(monkeypatch, capsys):
+    predict = load_tool("predict")
+
+    def parse(*arguments):
+        monkeypatch.setattr(sys, "argv", ["predict.py", "run", "a.jpg", *arguments])
+        return predict.parse_args()
+
+    args = parse("test.tta.enabled=true", "--slice", "640", "--overlap", "0.3", "--no-slice-whole")
+    changes = ["test.slice=640", "test.slice_overlap=0.3", "test.slice_whole=False"]
+    assert args.opts == ["test.tta.enabled=true", *changes] and args.input == ["a.jpg"]
+    assert predict.what_counts(args)["overrides"] == args.opts  # so that --resume goes on with the same slices alone
+    assert parse().opts == []
+    with pytest.raises(SystemExit, match="2"):
+        parse("--overlap", "0.3")
+    assert "are of use with --slice PIXELS" in capsys.readouterr().err

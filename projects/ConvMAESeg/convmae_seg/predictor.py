@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,16 @@ class SegmentationPredictor(Predictor):
     """
 
     def __call__(
-        self, images: np.ndarray | str | os.PathLike | Sequence[np.ndarray | str | os.PathLike]
+        self, images: np.ndarray | str | os.PathLike | Sequence[np.ndarray | str | os.PathLike], **slicing: Any
     ) -> np.ndarray | list[np.ndarray]:
         """Predicts one image or a list of images, as the base class does.
 
         Returns:
             for each image int64 `(H, W)`: class indices into `class_names`.
+
+        Raises:
+            UserError: slices are asked for, or as of the base class.
         """
         if isinstance(images, np.ndarray | str | os.PathLike):
-            return self([images])[0]
-        return [output["classes"].numpy() for output in self.outputs(images)]
+            return self([images], **slicing)[0]
+        return [output["classes"].numpy() for output in self.outputs(images, **slicing)]

@@ -111,9 +111,20 @@ class RunModel:
         """Names in the order of class indices."""
         return self.predictor.class_names
 
-    def __call__(self, images: np.ndarray | str | os.PathLike | Sequence[np.ndarray | str | os.PathLike]) -> Any:
-        """Predicts one image or a list of images, as the task's predictor does."""
-        return self.predictor(images)
+    def __call__(
+        self, images: np.ndarray | str | os.PathLike | Sequence[np.ndarray | str | os.PathLike], **slicing: Any
+    ) -> Any:
+        """Predicts one image or a list of images, as the task's predictor does.
+
+        Args:
+            images: as the predictor takes them.
+            slicing: of a detector: `slice=640` also looks at slices of this side, see
+                :meth:`lazyrun.inference.predictor.Predictor.__call__`.
+
+        Raises:
+            UserError: images cannot be sliced in this way, or the model is no detector.
+        """
+        return self.predictor(images, **slicing)
 
     def export(self, path: str | os.PathLike, **settings: Any) -> Path:
         """Writes the whole model as an ONNX file, which :func:`load_model` reads.

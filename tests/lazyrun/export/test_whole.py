@@ -28,6 +28,9 @@ def test_exported_files_find_the_same(family, tmp_path):
     assert model.metadata == metadata
     if metadata.task == "detection":
         assert result.pairs > 60
+        sliced = Agreement()
+        compare_detections(sliced, predictor(pictures(1)[0], slice=40), model(pictures(1)[0], slice=40))
+        assert sliced.holds and sliced.pairs > 60, sliced
         model.score_threshold = 1.1
         assert model(pictures(1)[0]).boxes.shape == (0, 4)
 

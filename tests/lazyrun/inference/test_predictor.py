@@ -42,13 +42,13 @@ def shapes_val(shapes, monkeypatch):
     return shapes / "shapes" / "val"
 
 
-@pytest.mark.parametrize("extra", [[], ["test.tta.enabled=true"]], ids=["plain", "tta"])
+@pytest.mark.parametrize("extra", [[], ["test.tta.enabled=true"], ["test.slice=40"]], ids=["plain", "tta", "slices"])
 def test_equals_evaluation(shapes_val, tmp_path, extra):
     cfg = load_config(str(REPO / CONFIG), [*ONE_BY_ONE, *extra])
     cfg.dataloader.evaluator.output_dir = str(tmp_path)
     weights = save(instantiate(cfg.model), tmp_path, CLASSES)
     predictor = Predictor(str(REPO / CONFIG), weights, overrides=[*ONE_BY_ONE, *extra], device="cpu")
-    evaluate(cfg, predictor.model if not extra else predictor.model.model)
+    evaluate(cfg, getattr(predictor.model, "model", predictor.model))
     expected = json.loads((tmp_path / "coco_instances_results.json").read_text())
     ours = []
     for image_id, path in enumerate(sorted(shapes_val.iterdir()), start=1):

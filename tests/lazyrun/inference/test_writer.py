@@ -10,6 +10,7 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
+from lazyrun.data.image_inputs import ImageInputs
 from lazyrun.inference.inputs import find_images
 from lazyrun.inference.journal import Journal
 from lazyrun.inference.predictor import Predictor
@@ -108,8 +109,8 @@ def test_images_that_the_model_cannot_take_are_skipped(tmp_path, caplog, monkeyp
     predict = OneBox.__call__
 
     def resizing(self, images):
-        resize = T.AugmentationList([T.ResizeShortestEdge([64, 64], 64)])
-        self.transform, self.format = resize, "RGB"
+        self.inputs = ImageInputs.__new__(ImageInputs)
+        self.inputs.transform, self.inputs.format = T.AugmentationList([T.ResizeShortestEdge([64, 64], 64)]), "RGB"
         [self._model_input(image) for image in images]
         return predict(self, images)
 

@@ -65,6 +65,7 @@ def test_predicts_without_torch(detector, photos, tmp_path):
         "from lazyrun.onnx_runner.__main__ import main\nsys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(detector), str(photos), "--output", str(tmp_path / "out")]
+    command += ["--slice", "100"]  # the pictures are smaller
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 3, run.stderr
     assert "1 files cannot be read as images and were skipped" in run.stderr and "broken.jpg" in run.stderr
@@ -105,8 +106,29 @@ def test_segmentation_and_classification(photos, tmp_path):
     assert results[1] == {"image_id": 2, "probabilities": [0.25, 0.75]}
 
 
+def test_slices(detector):
+    """The file finds the same two objects in each slice, and in the whole image."""
+    model = OnnxModel(detector)
+    alone = model(np.zeros((50, 50, 3), np.uint8))
+    found = model(np.zeros((50, 100, 3), np.uint8), slice=50, slice_overlap=0.0, slice_whole=False)
+    assert found.size == (50, 100) and found.soft_masks.shape == (4, 4, 4)
+    assert found.scores.tolist() == alone.scores.repeat(2).tolist() and found.classes.tolist() == [1, 1, 0, 0]
+    assert (found.boxes[1::2] - found.boxes[::2]).tolist() == [[50, 0, 50, 0]] * 2
+    options = {"slice": 50, "slice_overlap": 0.0}
+    assert len(model(np.zeros((50, 100, 3), np.uint8), **options)) == 6
+    model.score_threshold = 0.5
+    assert model(np.zeros((50, 100, 3), np.uint8), **options).classes.tolist() == [1, 1, 1]
+
+
 def test_mistakes(detector, photos, tmp_path, capsys):
     model = OnnxModel(detector)
+    with pytest.raises(OnnxFileError, match=r"slice_overlap=1\.0 must be at least 0 and below 1"):
+        model(np.zeros((4, 4, 3), np.uint8), slice=2, slice_overlap=1.0)
+    assert main([str(detector), str(photos), "--output", str(tmp_path / "out"), "--slice", "0"]) == 1
+    assert "error: slice=0 must be a whole number of pixels" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([str(detector), str(photos), "--output", str(tmp_path / "out"), "--overlap", "0.5"])
+    assert "are of use with --slice PIXELS" in capsys.readouterr().err
     with pytest.raises(OnnxFileError, match="must be RGB uint8"):
         model(np.zeros((4, 4), np.uint8))
     with pytest.raises(OnnxFileError, match="takes images of up to 50x50 pixels, got 60x40"):

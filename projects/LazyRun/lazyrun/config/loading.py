@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lazyrun.config.changes import suspecting
 from lazyrun.config.overrides import apply_overrides
+from lazyrun.config.slicing import SLICE_OPTIONS, slicing_of
 from lazyrun.config.task import DETECTION, Task, task_of
 from lazyrun.config.trust import read_yaml
 from lazyrun.data.corrupt import MAX_CORRUPT, share_of_corrupt
@@ -20,8 +21,8 @@ from pretrain.common.errors import UserError
 
 __all__ = ["default_train_options", "load_config", "read_config"]
 
-DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}}
-"""Test-time augmentation, see :mod:`lazyrun.modeling.tta`."""
+DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "flip": True}, **SLICE_OPTIONS}
+"""Test-time augmentation and slices, see :mod:`lazyrun.modeling.tta` and :mod:`lazyrun.modeling.slicing`."""
 
 SECTIONS = (
     *("model", "dataloader", "optimizer", "lr_multiplier", "train", "data", "test", "task"),
@@ -87,6 +88,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
         _check_sections(cfg)
         share_of_corrupt(cfg)
         set_max_detections(cfg)
+        slicing_of(cfg)
     return cfg
 
 

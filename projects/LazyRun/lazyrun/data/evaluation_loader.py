@@ -6,10 +6,11 @@ from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lazyrun.config.changes import making
 from lazyrun.data.corrupt import CORRUPT, CorruptImageError, CorruptImages, share_of_corrupt
+from lazyrun.data.original import WithOriginal
 
 __all__ = ["ReadableBatches", "build_test_loader"]
 
@@ -26,7 +27,11 @@ def build_test_loader(cfg: DictConfig, evaluator: Any) -> Any:
     with making("dataloader.test"):
         if "mapper" not in cfg.dataloader.test:
             return instantiate(cfg.dataloader.test)
-        mapper = _NamingMapper(instantiate(cfg.dataloader.test.mapper))
+        mapper = instantiate(cfg.dataloader.test.mapper)
+        side = OmegaConf.select(cfg, "test.slice")
+        if side:
+            mapper = WithOriginal(mapper, mapper.image_format, larger_than=side)
+        mapper = _NamingMapper(mapper)
         loader = instantiate(dict(cfg.dataloader.test) | {"mapper": mapper})
     return ReadableBatches(loader, share_of_corrupt(cfg), getattr(evaluator, "leave_out", lambda _: None))
 

@@ -13,6 +13,7 @@ from torch import distributed, nn
 
 from lazyrun.config.changes import making
 from lazyrun.data.evaluation_loader import build_test_loader
+from lazyrun.modeling.slicing import with_slices
 from lazyrun.modeling.tta import with_tta
 
 __all__ = ["evaluate", "evaluate_in_training"]
@@ -35,7 +36,8 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
         with making("dataloader.evaluator"):
             evaluator = instantiate(options)
-        results = inference_on_dataset(with_tta(cfg, model), build_test_loader(cfg, evaluator), evaluator)
+        predicting = with_slices(cfg, with_tta(cfg, model))
+        results = inference_on_dataset(predicting, build_test_loader(cfg, evaluator), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results

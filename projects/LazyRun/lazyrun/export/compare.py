@@ -66,7 +66,7 @@ def compare_detectors(predictor: Any, exported: OnnxModel, images: Iterable[np.n
         before = agreement.unpaired
         found = exported(pixels)
         assert isinstance(found, Detections)
-        compare_detections(agreement, predictor(pixels), found)
+        compare_detections(agreement, predictor(pixels, slice=None), found)
         if agreement.unpaired > before:
             name = "An array" if isinstance(image, np.ndarray) else image
             logger.warning(f"{name}: {agreement.unpaired - before} detections have no like in the other model.")

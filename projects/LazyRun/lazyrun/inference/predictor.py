@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
-from detectron2.data import transforms as T
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -16,11 +14,16 @@ from PIL import Image
 
 from lazyrun.config.custom_data import set_class_count
 from lazyrun.config.loading import load_config
+from lazyrun.config.slicing import slicing_of
 from lazyrun.data.categories import categories_of, stored_categories
+from lazyrun.data.detections import max_detections
+from lazyrun.data.image_inputs import ImageInputs
 from lazyrun.data.images import decode_image
+from lazyrun.data.original import ORIGINAL
 from lazyrun.data.padding import check_padding
-from lazyrun.inference.encoded import bounded_masks
 from lazyrun.modeling.build import build_model
+from lazyrun.modeling.encoded import bounded_masks
+from lazyrun.modeling.slicing import SlicedModel
 from lazyrun.modeling.tta import with_tta
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.devices import check_device
@@ -83,12 +86,7 @@ class Predictor:
             set_class_count(cfg.model, len(stored))
         check_padding(cfg)
         self.cfg = cfg
-        try:
-            mapper = cfg.dataloader.test.mapper
-            self.format = mapper.image_format
-            self.transform = T.AugmentationList(list(instantiate(mapper.augmentations)))
-        except (AttributeError, KeyError) as e:
-            raise UserError("The config's dataloader.test.mapper lacks augmentations or image_format.") from e
+        self.inputs = ImageInputs(cfg)
         model = build_model(cfg).to(self.device)
         load_weights(model, weights, strict=True, source="weights")
         self.model = with_tta(cfg, model.eval())
@@ -96,40 +94,54 @@ class Predictor:
         self.categories = stored or categories_of(names if isinstance(names, str) else names[0]) or []
 
     @property
+    def format(self) -> str:
+        """Order of the channels that the model takes, such as "RGB"."""
+        return self.inputs.format
+
+    @property
     def class_names(self) -> list[str]:
         """Names in the order of `pred_classes`; empty where neither checkpoint nor config tell."""
         return [c["name"] for c in self.categories]
 
     def __call__(
-        self, images: np.ndarray | str | os.PathLike | Sequence[np.ndarray | str | os.PathLike]
+        self, images: np.ndarray | str | os.PathLike | Sequence[np.ndarray | str | os.PathLike], **slicing: Any
     ) -> Instances | list[Instances]:
         """Predicts one image or a list of images.
 
         Args:
             images: each a file name or RGB uint8 `(H, W, 3)`, as Pillow and matplotlib give; OpenCV reads BGR, turn it
                 around with `image[:, :, ::-1]`.
+            slicing: in place of the config's `test.slice` and so on: `slice`, the side of the slices that large images
+                are also predicted in, in pixels (None: none), and `slice_overlap`, `slice_whole`, `slice_metric`,
+                `slice_threshold`, see :class:`lazyrun.slices.Slicing`.
 
         Returns:
             for each image :class:`detectron2.structures.Instances` on the CPU, best score first: `pred_boxes` `(N, 4)`
             as x0, y0, x1, y1 in pixels of the image, `scores` `(N,)`, `pred_classes` `(N,)` indices into
             `class_names`, and where the model has a mask head `pred_masks` bool `(N, H, W)`, or
-            :class:`lazyrun.inference.encoded.EncodedMasks` if that would be over 1 GB.
+            :class:`lazyrun.modeling.encoded.EncodedMasks` if that would be over 1 GB.
 
         Raises:
-            UserError: an array is not an RGB image.
-            OSError: a file cannot be read, or an image is too narrow to be resized.
+            UserError: an array is not an RGB image, or it cannot be sliced in this way.
+            OSError: a file cannot be read, or an image is too narrow to be resized or has too many slices.
         """
         if isinstance(images, np.ndarray | str | os.PathLike):
-            return self([images])[0]
-        found = [output["instances"].to("cpu") for output in self.outputs(images)]
+            return self([images], **slicing)[0]
+        found = [output["instances"].to("cpu") for output in self.outputs(images, **slicing)]
         return [instances[instances.scores >= self.score_threshold] for instances in found]
 
-    def outputs(self, images: Sequence[np.ndarray | str | os.PathLike]) -> Iterator[dict]:
+    def outputs(self, images: Sequence[np.ndarray | str | os.PathLike], **slicing: Any) -> Iterator[dict]:
         """What the model gives for each image; arguments and errors as of a call."""
+        chosen = slicing_of(self.cfg, slicing)
+        model = self.model
+        if chosen:
+            sizes = {"limit": max_detections(self.cfg), "batch_size": self.batch_size}
+            model = SlicedModel(model, chosen, self.inputs, **sizes)
         for start in range(0, len(images), self.batch_size):
-            batch = [self._model_input(image) for image in images[start : start + self.batch_size]]
+            chunk = images[start : start + self.batch_size]
+            batch = [self._model_input(image, original=chosen is not None) for image in chunk]
             with torch.no_grad(), bounded_masks():
-                outputs = self.model(batch)
+                outputs = model(batch)
             yield from outputs
 
     def to_coco(self, instances: Instances, image_id: int) -> list[dict]:
@@ -140,20 +152,13 @@ class Predictor:
             result["category_id"] = self.categories[index]["id"] if index < len(self.categories) else index
         return results
 
-    def _model_input(self, image: np.ndarray | str | os.PathLike) -> dict:
+    def _model_input(self, image: np.ndarray | str | os.PathLike, *, original: bool = False) -> dict:
         if not isinstance(image, np.ndarray):
             image = read_rgb(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"An image must be RGB uint8 (H, W, 3), got {image.dtype} {image.shape}.")
-        height, width = image.shape[:2]
-        inputs = T.AugInput(convert_PIL_to_numpy(Image.fromarray(image), self.format))
-        try:
-            self.transform(inputs)
-        except ValueError as e:  # of a line of pixels nothing is left
-            raise OSError(f"{width}x{height} pixels cannot be brought to the size that the model takes: {e}") from e
-        # (H, W, C) -> (C, H, W)
-        tensor = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
-        return {"image": tensor, "height": height, "width": width}
+        pixels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
+        return {**self.inputs(pixels), ORIGINAL: pixels} if original else self.inputs(pixels)
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:

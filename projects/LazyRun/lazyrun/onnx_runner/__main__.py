@@ -18,6 +18,7 @@ from lazyrun.onnx_runner.files import predict_files
 from lazyrun.onnx_runner.images import find_images
 from lazyrun.onnx_runner.metadata import OnnxFileError
 from lazyrun.onnx_runner.model import OnnxModel
+from lazyrun.slice_options import add_slice_options, slice_options
 
 SOME_SKIPPED = 3
 
@@ -31,12 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="least score drawn (default: %(default)s)")
     parser.add_argument("--providers", nargs="+", help="ONNX Runtime's, such as CUDAExecutionProvider (default: all)")
+    add_slice_options(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         images = find_images(args.images, args.output)
         model = OnnxModel(args.model, providers=args.providers)
-        unreadable = predict_files(model, images, args.output, score_threshold=args.score_threshold)
+        options = {"score_threshold": args.score_threshold, **slice_options(parser, args)}
+        unreadable = predict_files(model, images, args.output, **options)
     except (OnnxFileError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

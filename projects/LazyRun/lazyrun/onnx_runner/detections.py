@@ -1,11 +1,11 @@
 """What a detector found in one image, in pixels of that image: boxes, masks, COCO results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Detections", "decode_mask", "encode_mask", "in_original", "paste"]
+__all__ = ["Detections", "concatenate", "decode_mask", "encode_mask", "in_original", "paste"]
 
 THRESHOLD = 0.5
 """Least probability of a pixel that belongs to an object."""
@@ -59,6 +59,15 @@ class Detections:
                 result["segmentation"] = encode_mask(next(masks))
             results.append(result)
         return results
+
+
+def concatenate(parts: Sequence[Detections]) -> Detections:
+    """All objects of several results for one image, in this order."""
+    masks = [part.soft_masks for part in parts if part.soft_masks is not None]
+    boxes, scores, classes = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "classes")
+    )
+    return Detections(parts[0].size, boxes, scores, classes, np.concatenate(masks) if masks else None)
 
 
 def in_original(boxes: np.ndarray, size: tuple[int, int], scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

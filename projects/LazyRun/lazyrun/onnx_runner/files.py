@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def predict_files(
-    model: OnnxModel, images: Sequence[Path], output: Path, *, score_threshold: float = 0.5
+    model: OnnxModel, images: Sequence[Path], output: Path, *, score_threshold: float = 0.5, **slicing: Any
 ) -> list[Path]:
     """Predicts images and writes what `tools/predict.py` writes for them.
 
@@ -31,14 +32,16 @@ def predict_files(
         output: folder, made if it is missing: `overlays/`, `predictions.json` and `images.json`, of a segmentation
             model `labels/` in place of predictions; of a classifier the JSON files alone.
         score_threshold: least score of what is drawn; the results hold everything.
+        slicing: as of :meth:`OnnxModel.__call__`.
 
     Returns:
         files that cannot be read; they are named in the log and left out.
 
     Raises:
-        OnnxFileError: an overlay would take the place of an input.
+        OnnxFileError: an overlay would take the place of an input, or images cannot be sliced in this way.
         OSError: a file cannot be written.
     """
+    model.slicing(slicing)  # a mistake in these is none of an image
     names = _names(images, output / "overlays")
     results: list[dict] = []
     entries: list[dict] = []
@@ -46,7 +49,7 @@ def predict_files(
     for number, path in enumerate(images, start=1):
         try:
             pixels = read_rgb(path)
-            found = model(pixels)
+            found = model(pixels, **slicing)
         except OnnxFileError as e:
             logger.warning(f"{path} is skipped: {e}")
             unreadable.append(path)

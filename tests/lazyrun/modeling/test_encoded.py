@@ -6,9 +6,9 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from soaking.sandbox import Limits, run
 
-from lazyrun.inference import encoded
-from lazyrun.inference.encoded import EncodedMasks, bounded_masks
 from lazyrun.inference.predictor import Predictor
+from lazyrun.modeling import encoded
+from lazyrun.modeling.encoded import EncodedMasks, bounded_masks, encode_masks, place_mask
 
 
 def raw(count):
@@ -24,6 +24,15 @@ def raw(count):
 def processed(count, height, width):
     with bounded_masks():
         return detector_postprocess(raw(count), height, width)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 5), (10, 12)])
+def test_placed_masks_are_those_of_the_padded_tensor(place):
+    masks = [torch.rand(10, 8) > 0.5, torch.zeros(10, 8, dtype=torch.bool), torch.ones(10, 8, dtype=torch.bool)]
+    for mask, rle in zip(masks, encode_masks(masks).rles, strict=True):
+        padded = torch.zeros(20, 20, dtype=torch.bool)
+        padded[place[0] : place[0] + 10, place[1] : place[1] + 8] = mask
+        assert place_mask(rle, *place, 20, 20) == encode_masks([padded]).rles[0]
 
 
 class AnyModel(Predictor):
