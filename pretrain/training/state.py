@@ -20,6 +20,7 @@ from pretrain.checkpoints.recognition import recognise, summarise
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint, save_atomically
+from pretrain.common.images import EARLIER_DECODER
 from pretrain.common.tensors import first_non_finite
 from pretrain.models.autoencoder import DECODER_PREFIXES
 from pretrain.models.video.autoencoder import VideoConvMAE
@@ -179,7 +180,7 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             "run with --init_weights."
         )
     same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights")
-    for name, value in state["args"].items():
+    for name, value in ({"decoder": EARLIER_DECODER} | state["args"]).items():
         present = getattr(args, name, None)
         if name not in same_run and present is not None and present != value:
             logger.warning("Resuming with --%s %s where the run had %s.", name, present, value)

@@ -134,5 +134,5 @@ def test_seeded_runs_are_those_of_an_earlier_version(images, tmp_path):
     """From random weights through the file that the classifiers start from."""
     for kind, command in COMMANDS.items():
         start = {} if kind == "pretrain" else dict(init_weights=tmp_path / "pretrain" / "encoder.pth")
-        command(flags(kind, images, tmp_path / kind, **start))
+        command(flags(kind, images, tmp_path / kind, decoder="pil", **start))
         assert_as_expected(kind, tmp_path / kind)

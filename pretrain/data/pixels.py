@@ -1,0 +1,133 @@
+"""Pixels: from image files to uint8, resized there, and normalised once they are a batch on the device.
+
+Files are decoded by torchvision to tensors, which are resized several times as fast as PIL images, or by Pillow. Of the
+files that torchvision decodes here both give the same pixels; they differ in resizing alone.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision import io as torchvision_io
+from torchvision.transforms import InterpolationMode, functional
+from torchvision.transforms.v2.functional import resize as resize_any
+
+from pretrain.common.images import DEFAULT_DECODER, to_eight_bits
+
+__all__ = [
+    "Pixels",
+    "as_pil",
+    "as_tensor",
+    "crop_and_resize",
+    "decode",
+    "images_on",
+    "normalisation",
+    "normalise",
+    "resize",
+]
+
+Pixels = Image.Image | torch.Tensor
+"""A PIL image, or a uint8 tensor `(C, H, W)`."""
+
+_FORMATS = ("JPEG", "MPO", "PNG")
+_MODES = {"RGB": ("L", "LA", "RGB", "RGBA"), "L": ("L", "LA")}
+"""Of files that torchvision decodes to the pixels that Pillow would convert to; to grey it converts otherwise."""
+
+_READ_MODES = {"RGB": "RGB", "L": "GRAY"}
+
+
+def decode(file: Any, mode: str, decoder: str = DEFAULT_DECODER) -> Pixels:
+    """Pixels of an image file: PIL's with the decoder "pil", else a tensor.
+
+    What may be read, and what is told of a damaged file, is up to Pillow: it reads the header of every file, and
+    decodes whatever torchvision does not take or refuses.
+
+    Args:
+        file: open for reading in binary mode, or a PIL image.
+        mode: "RGB" or "L".
+
+    Raises:
+        Exception: of a dozen types, for a file that cannot be decoded.
+    """
+    if isinstance(file, Image.Image):
+        image = to_eight_bits(file).convert(mode)
+        return image if decoder == "pil" else as_tensor(image)
+    if decoder == "pil":
+        with Image.open(file) as image:
+            return to_eight_bits(image).convert(mode)
+    content = file.read()
+    with Image.open(io.BytesIO(content)) as image:
+        if image.format in _FORMATS and image.mode in _MODES[mode]:
+            pixels = _decode_with_torchvision(content, mode)
+            if pixels is not None:
+                return pixels
+        return as_tensor(to_eight_bits(image).convert(mode))
+
+
+def _decode_with_torchvision(content: bytes, mode: str) -> torch.Tensor | None:
+    """None for what it cannot decode, such as a truncated file, and for more than 8 bits."""
+    try:
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        pixels = torchvision_io.decode_image(data, _READ_MODES[mode])
+    except (
+        AttributeError,
+        RuntimeError,
+    ):  # an attribute is missing if torchvision has no decoders, as it will some day
+        return None
+    return pixels if pixels.dtype == torch.uint8 else None
+
+
+def as_tensor(image: Pixels) -> torch.Tensor:
+    """A PIL image as a uint8 tensor `(C, H, W)`; a tensor as it is."""
+    return functional.pil_to_tensor(image) if isinstance(image, Image.Image) else image
+
+
+def as_pil(image: Pixels) -> Image.Image:
+    """The inverse of :func:`as_tensor`."""
+    return image if isinstance(image, Image.Image) else functional.to_pil_image(image)
+
+
+def resize(image: Pixels, size: Sequence[int]) -> Pixels:
+    """Bicubic, with antialiasing, to height and width, or to the length of the shorter side.
+
+    On the photos of COCO a tensor's pixels differ from a PIL image's by 1 of 255 at most.
+    """
+    if isinstance(image, torch.Tensor):
+        # This layout is what torch has fast code for.
+        image = image[None].contiguous(memory_format=torch.channels_last)[0]
+    return resize_any(image, list(size), InterpolationMode.BICUBIC, antialias=True)
+
+
+def crop_and_resize(image: Pixels, top: int, left: int, height: int, width: int, size: Sequence[int]) -> Pixels:
+    """A part of an image, resized to height and width; what is outside of it has no influence."""
+    return resize(functional.crop(image, top, left, height, width), size)
+
+
+def normalisation(in_chans: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel: ImageNet's, averaged for other than three channels."""
+    mean, std = list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD)
+    return (mean, std) if in_chans == 3 else ([sum(mean) / 3] * in_chans, [sum(std) / 3] * in_chans)
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """From uint8 `(…, C, H, W)` to what a model takes, float32 and contiguous."""
+    # Copied without waiting for the device. (C, 1, 1)
+    mean, std = (
+        torch.tensor(values).view(-1, 1, 1).to(pixels.device, non_blocking=True)
+        for values in normalisation(pixels.shape[-3])
+    )
+    floats = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(255).sub_(mean).div_(std)
+
+
+def images_on(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch from a loader on the device, as the model takes it: pixels, which are uint8, are normalised there.
+
+    Args:
+        images: pixels `(B, C, H, W)`; or what is normalised already, such as clips and features.
+    """
+    images = images.to(device, non_blocking=True)
+    return normalise(images) if images.dtype == torch.uint8 else images
