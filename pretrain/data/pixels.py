@@ -1,7 +1,8 @@
 """Pixels: from image files to uint8, resized there, and normalised once they are a batch on the device.
 
-Files are decoded by torchvision to tensors, which are resized several times as fast as PIL images, or by Pillow. Of the
-files that torchvision decodes here both give the same pixels; they differ in resizing alone.
+With the decoder "torchvision" images are tensors, which are resized several times as fast as PIL images; torchvision
+decodes JPEG, and Pillow the rest. Both decode the same pixels of a JPEG file, so what differs from the decoder "pil" is
+the rounding of the resizing alone.
 """
 
 import io
@@ -32,9 +33,11 @@ __all__ = [
 Pixels = Image.Image | torch.Tensor
 """A PIL image, or a uint8 tensor `(C, H, W)`."""
 
-_FORMATS = ("JPEG", "MPO", "PNG")
-_MODES = {"RGB": ("L", "LA", "RGB", "RGBA"), "L": ("L", "LA")}
-"""Of files that torchvision decodes to the pixels that Pillow would convert to; to grey it converts otherwise."""
+_FORMATS = ("JPEG", "MPO")
+"""Of files that torchvision decodes. PNG is not among them: on damaged ones torchvision 0.29 ends the process."""
+
+_MODES = {"RGB": ("L", "RGB"), "L": ("L",)}
+"""Modes of files that torchvision decodes to the pixels that Pillow converts to; colour becomes another grey there."""
 
 _READ_MODES = {"RGB": "RGB", "L": "GRAY"}
 
@@ -61,23 +64,19 @@ def decode(file: Any, mode: str, decoder: str = DEFAULT_DECODER) -> Pixels:
     content = file.read()
     with Image.open(io.BytesIO(content)) as image:
         if image.format in _FORMATS and image.mode in _MODES[mode]:
-            pixels = _decode_with_torchvision(content, mode)
+            pixels = _decode_jpeg(content, mode)
             if pixels is not None:
                 return pixels
         return as_tensor(to_eight_bits(image).convert(mode))
 
 
-def _decode_with_torchvision(content: bytes, mode: str) -> torch.Tensor | None:
-    """None for what it cannot decode, such as a truncated file, and for more than 8 bits."""
+def _decode_jpeg(content: bytes, mode: str) -> torch.Tensor | None:
+    """None for what torchvision refuses, such as a truncated file."""
     try:
-        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        pixels = torchvision_io.decode_image(data, _READ_MODES[mode])
-    except (
-        AttributeError,
-        RuntimeError,
-    ):  # an attribute is missing if torchvision has no decoders, as it will some day
+        read_mode = torchvision_io.ImageReadMode[_READ_MODES[mode]]
+        return torchvision_io.decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), read_mode)
+    except (AttributeError, RuntimeError):  # AttributeError: a torchvision without decoders, as it will be some day
         return None
-    return pixels if pixels.dtype == torch.uint8 else None
 
 
 def as_tensor(image: Pixels) -> torch.Tensor:
@@ -93,7 +92,7 @@ def as_pil(image: Pixels) -> Image.Image:
 def resize(image: Pixels, size: Sequence[int]) -> Pixels:
     """Bicubic, with antialiasing, to height and width, or to the length of the shorter side.
 
-    On the photos of COCO a tensor's pixels differ from a PIL image's by 1 of 255 at most.
+    Each of the two passes, along rows and along columns, gives a tensor's pixel as a PIL image's or one beside it.
     """
     if isinstance(image, torch.Tensor):
         # This layout is what torch has fast code for.
