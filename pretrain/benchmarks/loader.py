@@ -1,0 +1,152 @@
+"""How many images a core reads, crops and normalises in a second: ours by decoder, and the loaders of timm and
+torchvision, on the same files."""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torchvision
+from timm.data import ImageDataset as TimmDataset
+from timm.data import create_loader
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.io import decode_image
+from torchvision.transforms import InterpolationMode, v2
+
+from pretrain.common.distributed import World
+from pretrain.common.errors import UserError
+from pretrain.common.images import DECODERS
+from pretrain.common.measure import interleaved_times
+from pretrain.data.augmentation import finetune_transform
+from pretrain.data.labels import LabelledImages, ReaderSubset
+from pretrain.data.pixels import images_on, normalisation
+from pretrain.data.readers import open_reader
+from pretrain.data.samplers import train_loader
+from pretrain.data.transforms import evaluation_pixels, train_transform
+
+__all__ = ["TRANSFORMS", "benchmark_loader"]
+
+TRANSFORMS = ("pretrain", "finetune", "evaluation")
+"""The random crop and flip of pretraining, fine-tuning's RandAugment and random erasing, the centre crop."""
+
+CPU = torch.device("cpu")
+POLICY = "rand-m9-mstd0.5-inc1"
+
+
+def benchmark_loader(data_path: str, kind: str, images: int, batch_size: int, input_size: int, rounds: int) -> str:
+    """Reads the same images with each loader, in turn, in this process.
+
+    Args:
+        data_path: a folder of images.
+        kind: one of :data:`TRANSFORMS`; torchvision's loaders are measured in the first and the last.
+        images: how many are read in a round; those that fill no batch are left out.
+        input_size: side of the crops in pixels.
+        rounds: that the medians are taken of.
+
+    Returns:
+        a Markdown table.
+
+    Raises:
+        FileNotFoundError, UserError: there is no folder of at least a batch of images.
+    """
+    reader = open_reader(data_path)
+    count = min(images, len(reader)) // batch_size * batch_size
+    if not isinstance(reader, ReaderImageFolder) or not count:
+        raise UserError(f"{data_path} must be a folder of at least {batch_size} images (--batch_size).")
+    subset = ReaderSubset(reader, range(count))
+    loaders = {f"ours, --decoder {name}": _ours(subset, name, kind, batch_size, input_size) for name in DECODERS}
+    loaders["timm"] = _timm(subset, kind, batch_size, input_size)
+    if kind != "finetune":
+        files = [subset.filename(i, absolute=True) for i in range(count)]
+        loaders["torchvision, PIL images"] = _torchvision(files, data_path, kind, batch_size, input_size)
+        loaders["torchvision, decode_image"] = _torchvision(
+            files, data_path, kind, batch_size, input_size, partial(decode_image, mode="RGB")
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        steps = {name: partial(_read, loader) for name, loader in loaders.items()}
+        seconds = interleaved_times(steps, CPU, rounds, clock=time.process_time)
+    finally:
+        torch.set_num_threads(threads)
+    title = (
+        f"{kind}, {count} images of {data_path}, batch {batch_size} at {input_size} pixels, images per second of CPU "
+        f"time, median of {rounds} rounds, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    )
+    rows = ["| | images/s and core | ratio |", "|---|---|---|"]
+    slowest = seconds["ours, --decoder pil"]
+    rows += [f"| {name} | {count / spent:.0f} | {slowest / spent:.2f} |" for name, spent in seconds.items()]
+    return "\n".join([title, "", *rows])
+
+
+def _read(batches: Iterable[Any]) -> None:
+    """A pass over a loader; batches become what a model takes."""
+    for batch in batches:
+        images_on(batch[0], CPU)
+
+
+def _ours(reader: ReaderSubset, decoder: str, kind: str, batch_size: int, input_size: int) -> DataLoader:
+    size = (input_size, input_size)
+    transforms: dict[str, Callable[[], Callable]] = {
+        "pretrain": lambda: train_transform(size),
+        "finetune": lambda: finetune_transform(size, 3, POLICY),
+        "evaluation": lambda: evaluation_pixels(size),
+    }
+    images = LabelledImages(reader, transforms[kind](), 0, "RGB", decoder=decoder)
+    return train_loader(images, batch_size, 0, World(), pin_memory=False)
+
+
+def _timm(reader: ReaderSubset, kind: str, batch_size: int, input_size: int) -> Iterable[Any]:
+    """timm's loader with its prefetcher, which normalises whole batches."""
+    mean, std = (tuple(values) for values in normalisation(3))
+    training: dict[str, Any] = dict(scale=(0.2, 1.0), color_jitter=None)
+    options: dict[str, dict[str, Any]] = {
+        "pretrain": training,
+        "finetune": dict(color_jitter=None, auto_augment=POLICY, re_prob=0.25, re_mode="pixel"),
+        "evaluation": dict(crop_pct=0.875),
+    }
+    return create_loader(
+        TimmDataset("", reader=reader),
+        (3, input_size, input_size),
+        batch_size,
+        is_training=kind != "evaluation",
+        interpolation="bicubic",
+        mean=mean,
+        std=std,
+        num_workers=0,
+        persistent_workers=False,
+        pin_memory=False,
+        device=CPU,
+        **options[kind],
+    )
+
+
+class _Files(ImageFolder):
+    """torchvision's data set of a folder that need not have class folders."""
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        return [""], {"": 0}
+
+
+def _torchvision(
+    files: list[str],
+    folder: str,
+    kind: str,
+    batch_size: int,
+    input_size: int,
+    loader: Callable[[str], Any] | None = None,
+) -> DataLoader:
+    """Its data set, transforms and data loader, as its reference recipes put them together."""
+    size, bicubic = [input_size, input_size], InterpolationMode.BICUBIC
+    geometry: dict[str, list[Callable]] = {
+        "pretrain": [v2.RandomResizedCrop(size, (0.2, 1.0), interpolation=bicubic), v2.RandomHorizontalFlip()],
+        "evaluation": [v2.Resize(int(input_size / 0.875), bicubic), v2.CenterCrop(input_size)],
+    }
+    to_input = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*normalisation(3))]
+    transform = v2.Compose([v2.ToImage(), *geometry[kind], *to_input])
+    images = _Files(folder, transform, **({"loader": loader} if loader else {}))
+    images.samples = [(file, 0) for file in files]
+    return DataLoader(images, batch_size, shuffle=kind == "pretrain")
