@@ -30,6 +30,7 @@ from pretrain.common.errors import UserError
 from pretrain.common.images import DECODERS
 from pretrain.common.measure import interleaved_times
 from pretrain.data.augmentation import finetune_transform
+from pretrain.data.datasets import EpochDataset, ImageDataset
 from pretrain.data.labels import LabelledImages, ReaderSubset
 from pretrain.data.pixels import images_on, normalisation
 from pretrain.data.readers import open_reader
@@ -70,9 +71,8 @@ def benchmark_loader(data_path: str, kind: str, images: int, batch_size: int, in
     subset = ReaderSubset(reader, range(count))
     files = _Files(data_path, [subset.filename(i, absolute=True) for i in range(count)])
     shuffle, size = kind != "evaluation", (input_size, input_size)
-    loaders: dict[str, Iterable[Any]] = {
-        PUBLISHED: DataLoader(files.read_by(_published(kind, size)), batch_size, shuffle)
-    }
+    published = DataLoader(files.read_by(_published(kind, size)), batch_size, shuffle)
+    loaders: dict[str, Iterable[Any]] = {PUBLISHED: published}
     loaders |= {f"ours, --decoder {name}": _ours(subset, name, kind, batch_size, size) for name in DECODERS}
     loaders["timm's loader"] = _timm(subset, kind, batch_size, input_size)
     if kind != "finetune":
@@ -91,8 +91,7 @@ def benchmark_loader(data_path: str, kind: str, images: int, batch_size: int, in
         f"time, median of {rounds} rounds, torch {torch.__version__}, torchvision {torchvision.__version__}"
     )
     rows = ["| | images/s and core | ratio |", "|---|---|---|"]
-    published = seconds[PUBLISHED]
-    rows += [f"| {name} | {count / spent:.0f} | {published / spent:.2f} |" for name, spent in seconds.items()]
+    rows += [f"| {name} | {count / spent:.0f} | {seconds[PUBLISHED] / spent:.2f} |" for name, spent in seconds.items()]
     return "\n".join([title, "", *rows])
 
 
@@ -103,12 +102,12 @@ def _read(batches: Iterable[Any]) -> None:
 
 
 def _ours(reader: ReaderSubset, decoder: str, kind: str, batch_size: int, size: tuple[int, int]) -> DataLoader:
-    transforms: dict[str, Callable[[], Callable]] = {
-        "pretrain": lambda: train_transform(size),
-        "finetune": lambda: finetune_transform(size, 3, POLICY),
-        "evaluation": lambda: evaluation_pixels(size),
-    }
-    images = LabelledImages(reader, transforms[kind](), 0, "RGB", decoder=decoder)
+    images: EpochDataset
+    if kind == "pretrain":
+        images = ImageDataset(reader, train_transform(size), (size[0] // 16) ** 2, 0, "RGB", decoder)
+    else:
+        transform = finetune_transform(size, 3, POLICY) if kind == "finetune" else evaluation_pixels(size)
+        images = LabelledImages(reader, transform, 0, "RGB", decoder=decoder)
     return train_loader(images, batch_size, 0, World(), pin_memory=False)
 
 
