@@ -53,7 +53,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     """The parts of ConvMAE or FastConvMAE pretraining.
 
     Args:
-        args: those of :func:`pretrain.training.args.parse_args`, with learning rate and precision filled in.
+        args: those of :func:`pretrain.training.args.parse_args`, with learning rate, precision and decoder filled in.
         initialise: load `--init_weights`.
 
     Raises:

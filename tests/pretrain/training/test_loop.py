@@ -96,6 +96,7 @@ def arguments(output_dir, **overrides):
         lr=None,
         min_lr=0.0,
         amp=None,
+        decoder=None,
         clip_grad=0.0,
         max_failures=1,
         compile=False,
