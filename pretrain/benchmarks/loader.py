@@ -71,7 +71,7 @@ def benchmark_loader(data_path: str, kind: str, images: int, batch_size: int, in
     subset = ReaderSubset(reader, range(count))
     files = _Files(data_path, [subset.filename(i, absolute=True) for i in range(count)])
     shuffle, size = kind != "evaluation", (input_size, input_size)
-    published = DataLoader(files.read_by(_published(kind, size)), batch_size, shuffle)
+    published: DataLoader = DataLoader(files.read_by(_published(kind, size)), batch_size, shuffle)
     loaders: dict[str, Iterable[Any]] = {PUBLISHED: published}
     loaders |= {f"ours, --decoder {name}": _ours(subset, name, kind, batch_size, size) for name in DECODERS}
     loaders["timm's loader"] = _timm(subset, kind, batch_size, input_size)

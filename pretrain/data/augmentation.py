@@ -76,7 +76,7 @@ class TimmCrop:
         self.crop = crop
 
     def __call__(self, image: Pixels) -> Pixels:
-        return crop_and_resize(image, *self.crop.get_params(image, self.crop.scale, self.crop.ratio), self.crop.size)
+        return crop_and_resize(image, self.crop.get_params(image, self.crop.scale, self.crop.ratio), self.crop.size)
 
 
 def posterize_some(image: Image.Image, bits: int, **options: Any) -> Image.Image:

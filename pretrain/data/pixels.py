@@ -100,8 +100,14 @@ def resize(image: Pixels, size: Sequence[int]) -> Pixels:
     return resize_any(image, list(size), InterpolationMode.BICUBIC, antialias=True)
 
 
-def crop_and_resize(image: Pixels, top: int, left: int, height: int, width: int, size: Sequence[int]) -> Pixels:
-    """A part of an image, resized to height and width; what is outside of it has no influence."""
+def crop_and_resize(image: Pixels, box: Sequence[int], size: Sequence[int]) -> Pixels:
+    """A part of an image, resized; what is outside of it has no influence.
+
+    Args:
+        box: top, left, height and width of the part.
+        size: height and width of the result.
+    """
+    top, left, height, width = box
     return resize(functional.crop(image, top, left, height, width), size)
 
 

@@ -37,7 +37,7 @@ class RandomCrop(transforms.RandomResizedCrop):
         super().__init__(tuple(size), scale=(crop_min, 1.0), interpolation=InterpolationMode.BICUBIC)
 
     def forward(self, img: Pixels) -> Pixels:
-        return crop_and_resize(img, *self.get_params(img, self.scale, self.ratio), self.size)
+        return crop_and_resize(img, self.get_params(img, self.scale, self.ratio), self.size)
 
 
 def eval_transform(img_size: Sequence[int]) -> Callable:

@@ -201,7 +201,7 @@ def test_transforms_are_those_of_torchvision_and_timm(kind, size):
 )
 def test_crop_boxes_are_the_same(monkeypatch, module, transform):
     boxes = []
-    monkeypatch.setattr(module, "crop_and_resize", lambda image, *box: boxes.append(box) or image)
+    monkeypatch.setattr(module, "crop_and_resize", lambda image, box, size: boxes.append((box, size)) or image)
     for size in ((120, 90), (40, 300), (33, 32)):
         for seed in range(5):
             for image in (picture(size), as_tensor(picture(size))):

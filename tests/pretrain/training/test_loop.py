@@ -166,4 +166,6 @@ def test_the_arguments_given_stay_as_they_are(tmp_path):
     before = dict(vars(args))
     train(args, World(), CPU, regression(Journal()))
     assert vars(args) == before
-    assert load_checkpoint(tmp_path / "checkpoint-00000004.pth")["args"] == before | dict(lr=0.5, amp="off", decoder="torchvision")
+    assert load_checkpoint(tmp_path / "checkpoint-00000004.pth")["args"] == before | dict(
+        lr=0.5, amp="off", decoder="torchvision"
+    )
