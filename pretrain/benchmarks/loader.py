@@ -29,7 +29,7 @@ from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.images import DECODERS
 from pretrain.common.measure import interleaved_times
-from pretrain.data.augmentation import finetune_transform
+from pretrain.data.augmentation import finetune_transform, posterize_to_some_bits
 from pretrain.data.datasets import EpochDataset, ImageDataset
 from pretrain.data.labels import LabelledImages, ReaderSubset
 from pretrain.data.pixels import images_on, normalisation
@@ -120,8 +120,9 @@ def _timm(reader: ReaderSubset, kind: str, batch_size: int, input_size: int) -> 
         "finetune": dict(color_jitter=None, auto_augment=POLICY, re_prob=0.25, re_mode="pixel"),
         "evaluation": dict(crop_pct=0.875),
     }
-    return create_loader(
-        TimmDataset("", reader=reader),
+    images = TimmDataset("", reader=reader)
+    loader = create_loader(
+        images,
         (3, input_size, input_size),
         batch_size,
         is_training=kind != "evaluation",
@@ -134,6 +135,8 @@ def _timm(reader: ReaderSubset, kind: str, batch_size: int, input_size: int) -> 
         device=CPU,
         **options[kind],
     )
+    posterize_to_some_bits(images.transform.transforms)
+    return loader
 
 
 class _Files(ImageFolder):
@@ -158,7 +161,9 @@ def _published(kind: str, size: tuple[int, int]) -> Callable:
     if kind == "finetune":
         mean, std = (tuple(values) for values in normalisation(3))
         options: dict[str, Any] = dict(color_jitter=None, auto_augment=POLICY, re_prob=0.25, re_mode="pixel")
-        return create_transform((3, *size), True, interpolation="bicubic", mean=mean, std=std, **options)
+        transform = create_transform((3, *size), True, interpolation="bicubic", mean=mean, std=std, **options)
+        posterize_to_some_bits(transform.transforms)
+        return transform
     if kind == "evaluation":
         return evaluation_transform(size, 3)
     crop = RandomResizedCrop(size, (0.2, 1.0), interpolation=InterpolationMode.BICUBIC)

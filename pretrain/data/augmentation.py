@@ -1,6 +1,6 @@
 """How training images are augmented in fine-tuning: timm's transform, with a policy that no Pillow refuses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torchvision import transforms
 from pretrain.common.errors import UserError
 from pretrain.data.pixels import Pixels, as_pil, as_tensor, crop_and_resize, normalisation, normalise
 
-__all__ = ["finetune_transform"]
+__all__ = ["finetune_transform", "posterize_to_some_bits"]
 
 
 def finetune_transform(
@@ -59,10 +59,7 @@ def finetune_transform(
             f"--aa {policy} is not an augmentation policy of timm; give one such as rand-m9-mstd0.5-inc1, "
             "augmix-m3-w3, original or 3a, or none."
         ) from e
-    for step in colours.transforms:
-        for op in _operations(step):
-            if op.aug_fn is posterize:
-                op.aug_fn = posterize_some
+    posterize_to_some_bits(colours.transforms)
     crop, *others = geometry.transforms
     steps = [TimmCrop(crop), *others, *([as_pil, *colours.transforms] if colours.transforms else []), as_tensor]
     _, _, *erase = final.transforms  # after the conversion to a tensor and the normalisation
@@ -77,6 +74,14 @@ class TimmCrop:
 
     def __call__(self, image: Pixels) -> Pixels:
         return crop_and_resize(image, self.crop.get_params(image, self.crop.scale, self.crop.ratio), self.crop.size)
+
+
+def posterize_to_some_bits(steps: Iterable[Any]) -> None:
+    """Puts :func:`posterize_some` in the place of timm's posterize in the policies among the steps of a transform."""
+    for step in steps:
+        for op in _operations(step):
+            if op.aug_fn is posterize:
+                op.aug_fn = posterize_some
 
 
 def posterize_some(image: Image.Image, bits: int, **options: Any) -> Image.Image:
