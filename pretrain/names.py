@@ -10,6 +10,7 @@ from pretrain.common.errors import UserError
 __all__ = [
     "CLASSIFIERS",
     "CLIP_OPTIONS",
+    "LOADER_TRANSFORMS",
     "MIMIC",
     "MODELS",
     "PIXELS",
@@ -37,6 +38,9 @@ SAMPLINGS = ("dense", "segments", "still")
 
 POSITIONS = ("learned", "fixed")
 """Position embeddings of a classifier of clips."""
+
+LOADER_TRANSFORMS = ("pretrain", "finetune", "evaluation")
+"""The random crop and flip of pretraining, fine-tuning's RandAugment and random erasing, the centre crop."""
 
 TINY_DECODER = dict(decoder_embed_dim=96, decoder_depth=2, decoder_num_heads=4)
 

@@ -1,5 +1,6 @@
 """Benchmarks: `pretrain`, our pretraining step against the published algorithm and a plain MAE; `video`, the step on
-clips against a dense computation, and decoding; `detect`, the detector and its backbone against the published one."""
+clips against a dense computation, and decoding; `loader`, images a core reads in a second; `detect`, the detector and
+its backbone against the published one."""
 
 import argparse
 import sys
@@ -11,9 +12,9 @@ from pretrain.common.errors import UserError
 from pretrain.common.precisions import PRECISIONS
 from pretrain.common.temporary import save_json
 from pretrain.common.utf8 import use_utf8
-from pretrain.names import MODELS, VIDEO_MODELS
+from pretrain.names import LOADER_TRANSFORMS, MODELS, VIDEO_MODELS
 
-COUNTS = ("rounds", "num_frames", "threads", "batch_size", "batch_sizes", "input_size", "sizes")
+COUNTS = ("rounds", "num_frames", "threads", "batch_size", "batch_sizes", "input_size", "sizes", "images")
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
 
@@ -59,6 +60,22 @@ def add_video_parser(subcommands) -> None:
     add_common_arguments(parser, rounds=3)
 
 
+def add_loader_parser(subcommands) -> None:
+    parser = subcommands.add_parser(
+        "loader",
+        help="reading, cropping and normalising image files",
+        description="Times how fast one core makes batches of image files: ours with each --decoder, timm's loader and "
+        "torchvision's, with the same crops, turn by turn in this process, and reports medians.",
+    )
+    parser.add_argument("--data_path", required=True, metavar="FOLDER", help="folder of images")
+    parser.add_argument("--transforms", nargs="+", choices=LOADER_TRANSFORMS, default=["pretrain"], help="[pretrain]")
+    parser.add_argument("--images", type=int, default=320, help="read in each round [320]")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--input_size", type=int, default=224)
+    parser.set_defaults(run=run_loader)
+    add_rounds(parser, 5)
+
+
 def add_detect_parser(subcommands) -> None:
     parser = subcommands.add_parser(
         "detect",
@@ -83,11 +100,15 @@ def add_detect_parser(subcommands) -> None:
 
 def add_common_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
     add_trust_option(parser)
-    add_traceback_option(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", choices=PRECISIONS, default="off")
-    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, help="CPU threads")
+    add_rounds(parser, rounds)
+
+
+def add_rounds(parser: argparse.ArgumentParser, rounds: int) -> None:
+    add_traceback_option(parser)
+    parser.add_argument("--rounds", type=int, default=rounds)
 
 
 # What takes seconds to import is imported in the functions, so that --help and mistakes in the arguments need not wait.
@@ -118,6 +139,14 @@ def run_video(args: argparse.Namespace) -> None:
     if args.videos:
         report = benchmark_decoding(args.videos, args.model, *sizes, args.num_workers, args.device, 3 * args.rounds)
         sys.stdout.write(report + "\n")
+
+
+def run_loader(args: argparse.Namespace) -> None:
+    from pretrain.benchmarks.loader import benchmark_loader
+
+    for kind in args.transforms:
+        sizes = (args.images, args.batch_size, args.input_size)
+        sys.stdout.write(benchmark_loader(args.data_path, kind, *sizes, args.rounds) + "\n\n")
 
 
 def run_detect(args: argparse.Namespace) -> None:
@@ -164,9 +193,10 @@ def run_detect(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    subcommands = parser.add_subparsers(required=True, metavar="{pretrain,video,detect}")
+    subcommands = parser.add_subparsers(required=True, metavar="{pretrain,video,loader,detect}")
     add_pretrain_parser(subcommands)
     add_video_parser(subcommands)
+    add_loader_parser(subcommands)
     add_detect_parser(subcommands)
     args = parser.parse_args()
     with exit_on_user_error():
@@ -178,8 +208,8 @@ def main() -> None:
 
         from pretrain.common.devices import check_device
 
-        check_device(args.device)
-        if args.threads:
+        check_device(getattr(args, "device", "cpu"))
+        if getattr(args, "threads", None):
             torch.set_num_threads(args.threads)
         args.run(args)
 

@@ -8,7 +8,7 @@ import torch
 from pretrain.checkpoints.encoder_file import load_network
 from pretrain.common.devices import autocast_of
 from pretrain.common.measure import hardware, interleaved_times
-from pretrain.data.transforms import normalisation
+from pretrain.data.pixels import normalisation
 from pretrain.models import build_model
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 from pretrain.models.mixture import MixtureLoss, add_target_heads

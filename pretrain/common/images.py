@@ -1,4 +1,4 @@
-"""Which files are images, and greyscale images of more than 8 bits, which Pillow's own conversions clip to white."""
+"""Which files are images, and greyscale images of more than 8 bits, which Pillow clips to white."""
 
 import os
 
@@ -7,7 +7,12 @@ from PIL import Image
 
 from pretrain.common.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "check_depth", "check_regular", "to_eight_bits"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_depth",
+    "check_regular",
+    "to_eight_bits",
+]
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 """What image files end in, in lower case. Of an animation the first frame is read."""

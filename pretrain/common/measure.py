@@ -31,18 +31,26 @@ def synchronize(device: torch.device) -> None:
 
 
 def interleaved_times(
-    steps: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, warmup: int = 1
+    steps: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    rounds: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each step. All are run in turn in every round, so a busy machine slows all of them alike."""
+    """Median seconds of each step. All are run in turn in every round, so a busy machine slows all of them alike.
+
+    Args:
+        clock: `time.process_time` counts CPU time, of all threads.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(warmup + rounds):
         for name, step in steps.items():
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             step()
             synchronize(device)
             if i >= warmup:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -5,7 +5,7 @@ set: not on the number of workers or processes, nor on when a run was interrupte
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -13,9 +13,11 @@ from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
 
+from pretrain.common.decoders import DEFAULT_DECODER
 from pretrain.common.errors import UserError
-from pretrain.common.images import check_regular, to_eight_bits
+from pretrain.common.images import check_regular
 from pretrain.common.seeding import seeded_torch
+from pretrain.data.pixels import Pixels, decode
 
 __all__ = ["CorruptImages", "EpochDataset", "ImageDataset", "MaskedSample", "Sample", "SeededImages"]
 
@@ -28,7 +30,7 @@ class MaskedSample(NamedTuple):
     """An image and its mask's noise, or a batch of both.
 
     Attributes:
-        image: `(C, H, W)`, normalised.
+        image: pixels `(C, H, W)`, uint8.
         noise: `(L,)` in [0, 1).
         unreadable: `(MAX_REPLACEMENTS,)` indices of images that could not be read and were replaced, padded with -1.
     """
@@ -60,9 +62,10 @@ class SeededImages(EpochDataset, Generic[Sample]):
     `replace=False`, so that each counts once.
 
     Args:
-        transform: of a PIL image to a tensor; draws from torch's global generator, which is seeded for each image.
+        transform: from decoded pixels to a tensor; draws from torch's global generator, which is seeded for each image.
         seed: with epoch and index determines all randomness.
-        mode: of the PIL images: "RGB", or "L" for one channel.
+        mode: "RGB", or "L" for one channel.
+        decoder: one of :data:`pretrain.common.decoders.DECODERS`.
     """
 
     seeded: Callable[..., AbstractContextManager[None]] = staticmethod(seeded_torch)
@@ -70,13 +73,14 @@ class SeededImages(EpochDataset, Generic[Sample]):
     def __init__(
         self,
         reader: Any,
-        transform: Callable[[Image.Image], torch.Tensor],
+        transform: Callable[[Pixels], torch.Tensor],
         seed: int,
         mode: str,
         replace: bool = True,
+        decoder: str = DEFAULT_DECODER,
     ):
         self.reader, self.transform = reader, transform
-        self.seed, self.mode, self.replace = seed, mode, replace
+        self.seed, self.mode, self.replace, self.decoder = seed, mode, replace, decoder
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -111,10 +115,8 @@ class SeededImages(EpochDataset, Generic[Sample]):
         if isinstance(self.reader, ReaderImageFolder):
             check_regular(self.name(index))
         file, label = self.reader[index]
-        if isinstance(file, Image.Image):
-            return to_eight_bits(file).convert(self.mode), label
-        with file, Image.open(file) as image:
-            return to_eight_bits(image).convert(self.mode), label
+        with file if not isinstance(file, Image.Image) else nullcontext():  # a reader may hold on to its PIL images
+            return decode(file, self.mode, self.decoder), label
 
     def name(self, index: int) -> str:
         """File name of an image."""
@@ -126,13 +128,19 @@ class ImageDataset(SeededImages[MaskedSample]):
 
     Args:
         noise_size: length L of the noise of an image's mask.
-        reader, transform, seed, mode: as in :class:`SeededImages`.
+        reader, transform, seed, mode, decoder: as in :class:`SeededImages`.
     """
 
     def __init__(
-        self, reader: Any, transform: Callable[[Image.Image], torch.Tensor], noise_size: int, seed: int, mode: str
+        self,
+        reader: Any,
+        transform: Callable[[Pixels], torch.Tensor],
+        noise_size: int,
+        seed: int,
+        mode: str,
+        decoder: str = DEFAULT_DECODER,
     ):
-        super().__init__(reader, transform, seed, mode)
+        super().__init__(reader, transform, seed, mode, decoder=decoder)
         self.noise_size = noise_size
 
     def _sample(self, image: torch.Tensor, label: Any, unreadable: torch.Tensor) -> MaskedSample:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pretrain.data.augmentation import finetune_transform
 from pretrain.data.labels import LabelledImages, open_labelled
-from pretrain.data.transforms import evaluation_transform, image_mode, train_transform
+from pretrain.data.transforms import evaluation_pixels, image_mode, train_transform
 from pretrain.data.video.datasets import EvenViews, LabelledClips, RandomClip
 from pretrain.data.video.readers import open_labelled_videos
 from pretrain.data.video.sampling import FrameSampler
@@ -55,8 +55,8 @@ def evaluation_samples(args: argparse.Namespace, reader: Any, clips: int = 1, cr
     if is_video(args):
         views = EvenViews(frame_sampler(args), args.input_size, args.in_chans, clips, crops)
         return LabelledClips(reader, views, args.seed, args.in_chans, replace=False)
-    transform = evaluation_transform(args.input_size, args.in_chans, args.crop_pct)
-    return LabelledImages(reader, transform, args.seed, mode, replace=False)
+    transform = evaluation_pixels(args.input_size, args.crop_pct)
+    return LabelledImages(reader, transform, args.seed, mode, replace=False, decoder=args.decoder)
 
 
 def finetuning_samples(args: argparse.Namespace, reader: Any) -> LabelledSamples:
@@ -68,7 +68,7 @@ def finetuning_samples(args: argparse.Namespace, reader: Any) -> LabelledSamples
     image_transform = finetune_transform(
         args.input_size, args.in_chans, args.aa, args.crop_min, args.color_jitter, args.reprob
     )
-    return LabelledImages(reader, image_transform, args.seed, mode)
+    return LabelledImages(reader, image_transform, args.seed, mode, decoder=args.decoder)
 
 
 def probing_samples(args: argparse.Namespace, reader: Any) -> LabelledSamples:
@@ -78,5 +78,5 @@ def probing_samples(args: argparse.Namespace, reader: Any) -> LabelledSamples:
     if is_video(args):
         transform = finetune_clips(args.input_size, args.in_chans, args.flip, "none", args.crop_min, 0.0)
         return LabelledClips(reader, RandomClip(frame_sampler(args), transform), args.seed, args.in_chans)
-    image_transform = train_transform(tuple(args.input_size), args.in_chans, args.crop_min)
-    return LabelledImages(reader, image_transform, args.seed, image_mode(args.in_chans))
+    image_transform = train_transform(args.input_size, args.crop_min)
+    return LabelledImages(reader, image_transform, args.seed, image_mode(args.in_chans), decoder=args.decoder)

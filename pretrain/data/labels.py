@@ -29,7 +29,7 @@ class LabelledSample(NamedTuple):
     """An image and its class, or a batch of both.
 
     Attributes:
-        image: `(C, H, W)`, normalised.
+        image: pixels `(C, H, W)`, uint8; or normalised, after random erasing; or features.
         label: index of the class, int64.
         unreadable: indices of images that could not be read and were replaced, padded with -1.
     """

@@ -1,45 +1,48 @@
-"""From images to tensors: the crops, flips and normalisation of pretraining, and the centre crop of evaluation."""
+"""From decoded images to pixels of the model's size: the crops and flips of pretraining, the centre crop of evaluation.
+
+All take PIL images and uint8 tensors, draw the same crop for both, and give uint8 tensors `(C, H, W)`;
+:func:`pretrain.data.pixels.images_on` normalises them in batches.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from PIL import Image
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data import create_transform
+from timm.data.transforms import ResizeKeepRatio
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, functional
 
 from pretrain.common.errors import UserError
+from pretrain.data.pixels import Pixels, as_tensor, crop_and_resize, normalisation, resize
 
-__all__ = ["LargestCentre", "eval_transform", "evaluation_transform", "image_mode", "normalisation", "train_transform"]
+__all__ = [
+    "LargestCentre",
+    "eval_transform",
+    "evaluation_pixels",
+    "evaluation_transform",
+    "image_mode",
+    "train_transform",
+]
 
 
-def normalisation(in_chans: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel: ImageNet's, averaged for other than three channels."""
-    mean, std = list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD)
-    return (mean, std) if in_chans == 3 else ([sum(mean) / 3] * in_chans, [sum(std) / 3] * in_chans)
-
-
-def train_transform(img_size: Sequence[int], in_chans: int, crop_min: float = 0.2) -> Callable:
+def train_transform(img_size: Sequence[int], crop_min: float = 0.2) -> Callable:
     """A random crop of at least `crop_min` of the image's area, resized, and a flip."""
-    return transforms.Compose(
-        [
-            transforms.RandomResizedCrop(img_size, scale=(crop_min, 1.0), interpolation=InterpolationMode.BICUBIC),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(*normalisation(in_chans)),
-        ]
-    )
+    return transforms.Compose([RandomCrop(img_size, crop_min), transforms.RandomHorizontalFlip(), as_tensor])
 
 
-def eval_transform(img_size: Sequence[int], in_chans: int) -> Callable:
+class RandomCrop(transforms.RandomResizedCrop):
+    """torchvision's random crop, whose box depends on the image's size and torch's generator alone."""
+
+    def __init__(self, size: Sequence[int], crop_min: float):
+        super().__init__(tuple(size), scale=(crop_min, 1.0), interpolation=InterpolationMode.BICUBIC)
+
+    def forward(self, img: Pixels) -> Pixels:
+        return crop_and_resize(img, self.get_params(img, self.scale, self.ratio), self.size)
+
+
+def eval_transform(img_size: Sequence[int]) -> Callable:
     """The largest centre of the image that has the right proportions, resized."""
-    return transforms.Compose(
-        [
-            LargestCentre(img_size),
-            transforms.Resize(img_size, interpolation=InterpolationMode.BICUBIC),
-            transforms.ToTensor(),
-            transforms.Normalize(*normalisation(in_chans)),
-        ]
-    )
+    return transforms.Compose([LargestCentre(img_size), Resized(img_size), as_tensor])
 
 
 class LargestCentre:
@@ -52,9 +55,20 @@ class LargestCentre:
     def __init__(self, size: Sequence[int]):
         self.size = size
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        scale = min(image.height / self.size[0], image.width / self.size[1])
-        return transforms.functional.center_crop(image, [round(side * scale) for side in self.size])
+    def __call__(self, image: Pixels) -> Pixels:
+        _, height, width = functional.get_dimensions(image)
+        scale = min(height / self.size[0], width / self.size[1])
+        return functional.center_crop(image, [round(side * scale) for side in self.size])
+
+
+class Resized:
+    """:func:`pretrain.data.pixels.resize` as a step."""
+
+    def __init__(self, size: Sequence[int]):
+        self.size = size
+
+    def __call__(self, image: Pixels) -> Pixels:
+        return resize(image, self.size)
 
 
 def image_mode(in_chans: int) -> str:
@@ -66,14 +80,36 @@ def image_mode(in_chans: int) -> str:
 
 
 def evaluation_transform(img_size: Sequence[int], in_chans: int, crop_pct: float | None = None) -> Callable:
-    """Bicubic resize to `img_size / crop_pct` and a centre crop.
+    """From a PIL image to a normalised tensor: bicubic resize to `img_size / crop_pct` and a centre crop.
 
     Args:
         crop_pct: by default 0.875 (224 of 256) as published, and 1 beyond 224 pixels and for images below 64, which
             have no border to lose.
     """
+    mean, std = normalisation(in_chans)
+    return _timm_evaluation(img_size, in_chans, crop_pct, mean=tuple(mean), std=tuple(std))
+
+
+def evaluation_pixels(img_size: Sequence[int], crop_pct: float | None = None) -> Callable:
+    """:func:`evaluation_transform` of PIL images or uint8 tensors, without the normalisation."""
+    resizing, cropping, _ = _timm_evaluation(img_size, 3, crop_pct, use_prefetcher=True).transforms
+    return transforms.Compose([TimmResize(resizing), cropping, as_tensor])
+
+
+def _timm_evaluation(img_size: Sequence[int], in_chans: int, crop_pct: float | None, **options: Any) -> Any:
     if crop_pct is None:
         crop_pct = 0.875 if 64 <= max(img_size) <= 224 else 1.0
-    mean, std = normalisation(in_chans)
     size = (in_chans, img_size[0], img_size[1])
-    return create_transform(size, interpolation="bicubic", mean=tuple(mean), std=tuple(std), crop_pct=crop_pct)
+    return create_transform(size, interpolation="bicubic", crop_pct=crop_pct, **options)
+
+
+class TimmResize:
+    """A step of timm that resizes, for pixels of either kind: one of its own would make tensors float and back."""
+
+    def __init__(self, step: transforms.Resize | ResizeKeepRatio):
+        self.step = step
+
+    def __call__(self, image: Pixels) -> Pixels:
+        if isinstance(self.step, ResizeKeepRatio):
+            return resize(image, self.step.get_params(image, self.step.size, self.step.longest))
+        return resize(image, [self.step.size])

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.common.distributed import World
+from pretrain.data.pixels import images_on
 
 __all__ = ["accuracy_line", "measure_accuracy"]
 
@@ -30,7 +31,7 @@ def measure_accuracy(
     """
     totals = torch.zeros(4, dtype=torch.float64, device=device)
     for inputs, labels, *_ in batches:
-        inputs, labels = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        inputs, labels = images_on(inputs, device), labels.to(device, non_blocking=True)
         with autocast():
             logits = model(inputs)
         logits = logits.float()

@@ -51,8 +51,7 @@ def held_out_images(args: argparse.Namespace, clips: int = 1, crops: int = 1) ->
 def describe(args: argparse.Namespace, command: str, images: int, classes: int) -> dict[str, Any]:
     """What a result was measured on, for its file."""
     names = ["model", "input_size", "global_pool", "data_path", "label_fraction", "init_weights", "seed"]
-    if is_video(args):
-        names += ["num_frames", "tubelet_size", "conv_frames", "sampling", "frame_step"]
+    names += ["num_frames", "tubelet_size", "conv_frames", "sampling", "frame_step"] if is_video(args) else ["decoder"]
     facts = {name: getattr(args, name) for name in names}
     return {"command": command, **facts, "images": images, "classes": classes}
 

@@ -11,6 +11,7 @@ from pretrain.common.errors import UserError
 from pretrain.data.datasets import EpochDataset
 from pretrain.data.labelled import LabelledSamples
 from pretrain.data.labels import LabelledSample
+from pretrain.data.pixels import images_on
 from pretrain.data.samplers import eval_loader
 
 __all__ = ["CachedFeatures", "check_enough_images", "extract_features", "pooled_features"]
@@ -73,7 +74,7 @@ def extract_features(
     features, labels = [], []
     for image, label, *_ in eval_loader(images, batch_size, num_workers, world):
         with autocast():
-            features.append(pooled_features(model, image.to(device, non_blocking=True)).float())
+            features.append(pooled_features(model, images_on(image, device)).float())
         labels.append(label.to(device))
     whole = [world.interleave(torch.cat(part), len(images)).cpu() for part in (features, labels)]
     return whole[0], whole[1]

@@ -10,7 +10,7 @@ from torch import nn
 
 from pretrain.common.distributed import World
 from pretrain.data.datasets import MaskedSample
-from pretrain.data.transforms import normalisation
+from pretrain.data.pixels import images_on, normalisation
 from pretrain.data.video.datasets import MaskedClip
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 
@@ -39,7 +39,7 @@ def mean_losses(
     """
     total, count, names = torch.zeros((), device=device), 0, getattr(loss, "names", ())
     for batch in batches:
-        imgs, noise = batch.image.to(device), batch.noise.to(device)
+        imgs, noise = images_on(batch.image, device), batch.noise.to(device)
         with autocast():
             values = loss(imgs, mask_ratio, noise)
             # (1 + names,)

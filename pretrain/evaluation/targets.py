@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pretrain.data.datasets import ImageDataset
+from pretrain.data.pixels import images_on
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT
 
 __all__ = ["channel_share", "warn_of_flat_targets"]
@@ -39,7 +40,8 @@ def warn_of_flat_targets(model: MaskedAutoencoderConvViT, images: Dataset) -> No
         images: augmented as for evaluation; the first of them are looked at.
     """
     assert isinstance(images, ImageDataset)
-    imgs = torch.stack([images[0, i].image for i in range(min(LOOKED_AT, len(images)))])
+    looked_at = [images[0, i].image for i in range(min(LOOKED_AT, len(images)))]
+    imgs = images_on(torch.stack(looked_at), torch.device("cpu"))
     share = channel_share(model.patchify(imgs), model.in_chans)
     if share > LARGEST_SHARE:
         logger.warning(

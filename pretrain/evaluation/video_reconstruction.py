@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pretrain.data.transforms import normalisation
+from pretrain.data.pixels import normalisation
 from pretrain.data.video.files import write_video
 from pretrain.evaluation.reconstruction import GAP
 from pretrain.models.video.autoencoder import VideoConvMAE, normalise_cubes

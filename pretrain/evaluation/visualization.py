@@ -13,6 +13,7 @@ from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing
 from pretrain.common.images import to_eight_bits
+from pretrain.data.pixels import normalise
 from pretrain.data.readers import open_reader
 from pretrain.data.transforms import eval_transform, image_mode
 from pretrain.data.video.datasets import EvenViews, MaskedClips
@@ -88,8 +89,8 @@ def load_clips(path: str, data_path: str, model: VideoConvMAE, count: int) -> to
 
 
 def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> torch.Tensor:
-    """The first images of a folder, or one file, `(B, C, H, W)`."""
-    transform, mode = eval_transform(model.img_size, model.in_chans), image_mode(model.in_chans)
+    """The first images of a folder, or one file, `(B, C, H, W)`, normalised."""
+    transform, mode = eval_transform(model.img_size), image_mode(model.in_chans)
     path = Path(data_path)
     if path.is_file() and path.suffix != ".tar":
         files = [path]
@@ -104,7 +105,7 @@ def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> 
         except (OSError, SyntaxError, ValueError) as e:  # Pillow's, for damaged files
             raise UserError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
         images.append(transform(pixels))
-    return torch.stack(images)
+    return normalise(torch.stack(images))
 
 
 def enlargement(img_size: Sequence[int]) -> int:

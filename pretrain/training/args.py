@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pretrain.common.commands import add_launcher_option, add_traceback_option
+from pretrain.common.decoders import DECODERS, DEFAULT_DECODER
 from pretrain.common.errors import UserError
 from pretrain.common.precisions import PRECISIONS
 from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
@@ -150,6 +151,12 @@ def add_data_arguments(group: Group, folder: str = FOLDER) -> None:
         required=True,
         metavar="PATH",
         help=f"{folder}; hfds/NAME for a Hugging Face data set; or fashion_mnist:FOLDER",
+    )
+    group.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        help=f"what decodes and resizes images: {DEFAULT_DECODER}, the faster one, or Pillow [that of the run that is "
+        f"resumed, else {DEFAULT_DECODER}]",
     )
     group.add_argument("--num_workers", type=int, default=8, help="processes that read images [8]")
     group.add_argument(

@@ -16,6 +16,7 @@ from pretrain.common.errors import UserError
 from pretrain.common.files import save_atomically, save_json
 from pretrain.data.labelled import LabelledSamples, open_split
 from pretrain.data.labels import LabelledSample, check_same_classes, class_names, take_fraction
+from pretrain.data.pixels import images_on
 from pretrain.data.video.datasets import ClipNotes, LabelledClip, LabelledClips
 from pretrain.evaluation.accuracy import accuracy_line
 from pretrain.evaluation.classifiers import describe, held_out_images
@@ -69,7 +70,7 @@ class ClassificationLoss(nn.Module):
 
 def labelled_inputs(batch: LabelledSample | LabelledClip, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, or features, and labels on the device."""
-    return batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
+    return images_on(batch.image, device), batch.label.to(device, non_blocking=True)
 
 
 def clip_notes(images: LabelledSamples, world: World) -> list[ClipNotes]:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from pretrain.common.commands import add_launcher_option, add_traceback_option
+from pretrain.common.decoders import DEFAULT_DECODER
 from pretrain.common.errors import UserError
 from pretrain.common.precisions import PRECISIONS
 from pretrain.names import CLASSIFIERS, VIDEO_CLASSIFIERS
@@ -132,6 +133,7 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
     run.add_argument("--seed", type=int, default=0, help="of random weights [0]")
     args = parse_with_recipe(parser, argv, PROBE_CLIPS)
+    args.decoder = args.decoder or DEFAULT_DECODER
     take_sizes_of_file(args)
     check_model_arguments(args, CLASSIFIERS | VIDEO_CLASSIFIERS)
     _check_data(args)
@@ -205,4 +207,6 @@ def _check_training(args: argparse.Namespace) -> argparse.Namespace:
     check_in_range(args, 0, 1, "crop_min")
     if args.eval and args.resume in ("", "auto") and not args.init_weights:
         raise UserError("--eval needs the file to evaluate: --init_weights FILE.")
+    if args.eval:
+        args.decoder = args.decoder or DEFAULT_DECODER  # a training that is resumed keeps its own
     return args

@@ -44,7 +44,7 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     """The parts of fine-tuning.
 
     Args:
-        args: those of `parse_finetune_args`, with learning rate and precision filled in.
+        args: those of `parse_finetune_args`, with learning rate, precision and decoder filled in.
         initialise: load `--init_weights`, and begin with a head that is nearly zero.
 
     Raises:

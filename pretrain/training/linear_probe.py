@@ -49,7 +49,7 @@ def probe_parts(args: argparse.Namespace, world: World, device: torch.device, in
     are computed once, when the weights are in place.
 
     Args:
-        args: those of `parse_linprobe_args`, with learning rate and precision filled in.
+        args: those of `parse_linprobe_args`, with learning rate, precision and decoder filled in.
         initialise: load `--init_weights`.
 
     Raises:

@@ -93,6 +93,8 @@ def _knn_args(args: argparse.Namespace) -> argparse.Namespace:
     if is_video(args):
         clips = ("recipe", "num_frames", "tubelet_size", "conv_frames", "sampling", "frame_step", "video_root")
         flags |= {name: getattr(args, name) for name in clips} | {"model": f"video{classifier}"}
+    else:
+        flags["decoder"] = args.decoder
     words = [f"--{name}={value}" for name, value in flags.items()]
     for name in ("input_size", "patch_size", "mlp_ratio"):
         words += [f"--{name}", *map(str, getattr(args, name))]

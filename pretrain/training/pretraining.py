@@ -14,6 +14,7 @@ from pretrain.common.distributed import World, in_world
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing, save_atomically
 from pretrain.data.datasets import CorruptImages, ImageDataset, MaskedSample
+from pretrain.data.pixels import images_on
 from pretrain.data.readers import open_reader
 from pretrain.data.samplers import StatelessSampler, train_loader
 from pretrain.data.transforms import eval_transform, image_mode, train_transform
@@ -52,7 +53,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     """The parts of ConvMAE or FastConvMAE pretraining.
 
     Args:
-        args: those of :func:`pretrain.training.args.parse_args`, with learning rate and precision filled in.
+        args: those of :func:`pretrain.training.args.parse_args`, with learning rate, precision and decoder filled in.
         initialise: load `--init_weights`.
 
     Raises:
@@ -77,8 +78,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     probe = NeighbourProbe(args, model, world, device, precision) if args.probe else None
 
     def inputs(batch: MaskedSample) -> tuple[torch.Tensor, float, torch.Tensor]:
-        imgs, noise = (t.to(device, non_blocking=True) for t in (batch.image, batch.noise))
-        return imgs, args.mask_ratio, noise
+        return images_on(batch.image, device), args.mask_ratio, batch.noise.to(device, non_blocking=True)
 
     def evaluate(epoch: int) -> dict[str, float]:
         results: dict[str, float] = {}
@@ -129,10 +129,10 @@ def _num_patches(model: MaskedAutoencoderConvViT) -> int:
 
 def _seeded_images(args: argparse.Namespace, model: MaskedAutoencoderConvViT, reader: Any, train: bool) -> ImageDataset:
     """A reader's images with the noise of their masks: augmented for training, or the same in every epoch."""
-    transform = (train_transform if train else eval_transform)(model.img_size, args.in_chans)
+    transform = (train_transform if train else eval_transform)(model.img_size)
     # A seed apart, so that held-out masks are not those of the first epoch.
     seed = args.seed if train else args.seed + 1
-    return ImageDataset(reader, transform, _num_patches(model), seed, image_mode(args.in_chans))
+    return ImageDataset(reader, transform, _num_patches(model), seed, image_mode(args.in_chans), args.decoder)
 
 
 def _held_out_loader(args: argparse.Namespace, model: MaskedAutoencoderConvViT, world: World) -> DataLoader | None:
@@ -165,7 +165,7 @@ class Pictures:
         args = self.args
         if epoch < args.epochs and epoch % args.picture_epochs:
             return
-        imgs = torch.stack([sample.image for sample in self.samples]).to(device)
+        imgs = images_on(torch.stack([sample.image for sample in self.samples]), device)
         noise = torch.stack([sample.noise for sample in self.samples]).to(device)
         with precision.autocast():
             picture = reconstruction_picture(self.model, imgs, args.mask_ratio, noise)

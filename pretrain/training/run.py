@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain.common.decoders import DEFAULT_DECODER, EARLIER_DECODER
 from pretrain.common.devices import default_amp
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
@@ -108,13 +109,14 @@ def _shared_checkpoint(checkpoints: Checkpoints, resume: str, world: World) -> P
 
 
 def _settled(args: argparse.Namespace, world: World, device: torch.device, state: dict | None) -> argparse.Namespace:
-    """The arguments with the learning rate and the precision of the run in place of None."""
+    """The arguments with the learning rate, the precision and the decoder of the run in place of None."""
     lr, amp = args.lr, args.amp or default_amp(device)
+    decoder = args.decoder or (state["args"].get("decoder", EARLIER_DECODER) if state else DEFAULT_DECODER)
     if lr is None:
         lr = scaled_learning_rate(args.blr, effective_batch_size(args.batch_size, args.accum_iter, world.size))
         if state:
             warn_of_another_rate(state["args"].get("lr"), lr)
-    return argparse.Namespace(**vars(args) | dict(lr=lr, amp=amp))
+    return argparse.Namespace(**vars(args) | dict(lr=lr, amp=amp, decoder=decoder))
 
 
 def _make_checkpoints(args: argparse.Namespace, world: World) -> Checkpoints:

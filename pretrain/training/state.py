@@ -16,6 +16,7 @@ from pretrain.checkpoints.convert import Target
 from pretrain.checkpoints.inflation import ClipShape, inflate
 from pretrain.checkpoints.kinds import Part
 from pretrain.checkpoints.recognition import recognise, summarise
+from pretrain.common.decoders import EARLIER_DECODER
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint
@@ -90,7 +91,7 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
             "run with --init_weights."
         )
     same_run = ("resume", "output_dir", "device", "num_workers", "log_steps", "max_steps", "init_weights", "fsdp")
-    for name, value in state["args"].items():
+    for name, value in ({"decoder": EARLIER_DECODER} | state["args"]).items():
         present = getattr(args, name, None)
         if name not in same_run and present is not None and present != value:
             logger.warning("Resuming with --%s %s where the run had %s.", name, present, value)

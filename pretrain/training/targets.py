@@ -11,7 +11,7 @@ from torch import nn
 from pretrain.checkpoints.encoder_file import load_network
 from pretrain.common.errors import UserError
 from pretrain.common.seeding import seeded_torch
-from pretrain.data.transforms import normalisation
+from pretrain.data.pixels import normalisation
 from pretrain.models.autoencoder import MaskedAutoencoderConvViT, ReconstructionLoss
 from pretrain.models.mixture import MixtureLoss, add_target_heads
 from pretrain.models.teachers import EmaTeacher, Teacher, convvit_teacher, ema_decay, timm_teacher

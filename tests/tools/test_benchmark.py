@@ -9,10 +9,13 @@ import pytest
 import torch
 from clips import write_numbered
 from parity import REPO
+from PIL import Image
 from torch import nn
 
+from pretrain.benchmarks import loader
 from pretrain.benchmarks.video import benchmark_decoding, benchmark_video
 from pretrain.common.measure import interleaved_times, saved_activation_bytes
+from pretrain.names import LOADER_TRANSFORMS
 
 
 def test_pretrain_benchmark_reports_all_rows():
@@ -46,6 +49,27 @@ def test_video_benchmark_reports_both_rows_and_the_decoding(tmp_path):
     assert float(report.split("deviation of ours from dense: ")[1]) < 1e-5
     decoding, wait = benchmark_decoding(str(tmp_path), name, *sizes, 0, "cpu", 2).splitlines()
     assert float(decoding.split()[1]) > 0 and "% of 2 steps of batch 2 with 0 workers" in wait
+
+
+@pytest.mark.parametrize("kind", LOADER_TRANSFORMS)
+def test_every_loader_reads_all_whole_batches(monkeypatch, tmp_path, kind):
+    for i in range(5):
+        Image.linear_gradient("L").convert("RGB").save(tmp_path / f"{i}.jpg")
+    batches = []
+    monkeypatch.setattr(loader, "_read", lambda found: batches.append([batch[0].shape for batch in found]))
+    report = loader.benchmark_loader(str(tmp_path), kind, images=5, batch_size=2, input_size=32, rounds=1)
+    rows = [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:]
+    names = ["published: PIL images, normalised one by one", "ours, --decoder torchvision", "ours, --decoder pil"]
+    newer = ["torchvision's v2, PIL images", "torchvision's v2, decode_image"] if kind != "finetune" else []
+    assert rows == [*names, "timm's loader", *newer]
+    assert batches == [[(2, 3, 32, 32)] * 2] * 2 * len(rows)  # a round, and one to warm up
+
+
+def test_a_folder_without_a_batch_of_images(monkeypatch, tmp_path):
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "loader", "--data_path", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^error: .* must be a folder of at least 32 images"):
+        runpy.run_path(str(REPO / "tools" / "benchmark.py"), run_name="__main__")
 
 
 @pytest.mark.parametrize(

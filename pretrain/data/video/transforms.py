@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 from pretrain.common.errors import UserError
 from pretrain.data.augmentation import posterize_some
-from pretrain.data.transforms import normalisation
+from pretrain.data.pixels import normalisation
 
 __all__ = ["ClipTransform", "centre_crop", "even_crop", "finetune_clips", "multi_scale_crop", "train_clips"]
 

@@ -20,7 +20,8 @@ from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.common.onnx_files import OnnxForm, write_onnx
 from pretrain.data.labelled import is_video
-from pretrain.data.transforms import evaluation_transform, normalisation
+from pretrain.data.pixels import normalisation
+from pretrain.data.transforms import evaluation_transform
 from pretrain.evaluation.classifiers import make_classifier
 
 __all__ = ["Probabilities", "compare_classifier", "export_classifier", "read_classifier"]

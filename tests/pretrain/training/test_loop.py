@@ -96,6 +96,7 @@ def arguments(output_dir, **overrides):
         lr=None,
         min_lr=0.0,
         amp=None,
+        decoder=None,
         clip_grad=0.0,
         max_failures=1,
         compile=False,
@@ -165,4 +166,6 @@ def test_the_arguments_given_stay_as_they_are(tmp_path):
     before = dict(vars(args))
     train(args, World(), CPU, regression(Journal()))
     assert vars(args) == before
-    assert load_checkpoint(tmp_path / "checkpoint-00000004.pth")["args"] == before | dict(lr=0.5, amp="off")
+    assert load_checkpoint(tmp_path / "checkpoint-00000004.pth")["args"] == before | dict(
+        lr=0.5, amp="off", decoder="torchvision"
+    )

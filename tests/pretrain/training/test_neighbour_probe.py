@@ -155,7 +155,7 @@ def test_the_last_figure_is_that_of_the_command(data, tmp_path, model, amp):
 def test_the_weights_are_those_that_the_command_loads(data, run):
     """Of another size than the model is trained at, with colours, and after the weights have changed."""
     args = parse_args(probed(data, run.parent / "none", in_chans=3, input_size=48, probe_k=2))
-    args.amp = "off"
+    args.amp, args.decoder = "off", "pil"
     parts = pretraining_parts(args, World(), CPU, False)
     probe = NeighbourProbe(args, parts.model, World(), CPU, parts.precision)
     probe.measure()

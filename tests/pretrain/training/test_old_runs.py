@@ -130,9 +130,16 @@ def test_an_old_checkpoint_resumes(kind, images, tmp_path):
     assert_as_expected(kind, tmp_path)
 
 
+def test_another_decoder_than_that_of_the_old_run_is_told(images, tmp_path, caplog):
+    checkpoint = OLD / "pretrain" / "checkpoint-00000002.pth"
+    pretrain_main(flags("pretrain", images, tmp_path, resume=checkpoint, decoder="torchvision", max_steps=3))
+    assert "Resuming with --decoder torchvision where the run had pil." in caplog.text
+    assert load_checkpoint(tmp_path / "checkpoint-00000003.pth")["args"]["decoder"] == "torchvision"
+
+
 def test_seeded_runs_are_those_of_an_earlier_version(images, tmp_path):
     """From random weights through the file that the classifiers start from."""
     for kind, command in COMMANDS.items():
         start = {} if kind == "pretrain" else dict(init_weights=tmp_path / "pretrain" / "encoder.pth")
-        command(flags(kind, images, tmp_path / kind, **start))
+        command(flags(kind, images, tmp_path / kind, decoder="pil", **start))
         assert_as_expected(kind, tmp_path / kind)

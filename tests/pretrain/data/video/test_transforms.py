@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.data.transforms import normalisation
+from pretrain.data.pixels import normalisation
 from pretrain.data.video.transforms import (
     ClipTransform,
     SameForAllFrames,
