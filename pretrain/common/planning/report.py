@@ -40,7 +40,7 @@ class Assumptions:
 
 
 def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f}" if size < 1e10 else f"{size / 1e9:.1f}"
+    return f"{size / 1e9:#.3g}".rstrip(".")
 
 
 def _checkpointing(cost: Cost) -> str:
@@ -78,8 +78,8 @@ def report(plan: Plan, batch_sizes: Sequence[int], assumptions: Assumptions) -> 
     cost = plan.costs[-1] if all(c.checkpointed for c in plan.costs) else _plain(plan)
     lines += [
         "",
-        f"{training.steps} steps of {_step_tflops(plan, cost):.1f} TFLOPs on each GPU: "
-        f"{plan.gpu_hours(cost, assumptions.flops_per_second):.1f} GPU hours at {assumptions.utilisation:.0%} of "
+        f"{training.steps} steps of {_step_tflops(plan, cost):.3g} TFLOPs on each GPU: "
+        f"{plan.gpu_hours(cost, assumptions.flops_per_second):.3g} GPU hours at {assumptions.utilisation:.0%} of "
         f"{assumptions.tflops:g} TFLOP/s, {'with' if cost.checkpointed else 'without'} checkpointing; two FLOPs for a "
         "multiply-add, forward and backward.",
         f"{assumptions.margin:.0%} of each GPU is left to its context, workspaces and fragmentation.",
@@ -106,5 +106,5 @@ def table_row(plan: Plan, assumptions: Assumptions) -> str:
     cells.append(" / ".join(map(str, _fits(plan, plain, assumptions))))
     cells.append(" / ".join(map(str, _fits(plan, recomputed, assumptions))) if recomputed else "-")
     hours = plan.gpu_hours(plain, assumptions.flops_per_second)
-    cells += [f"{_step_tflops(plan, plain):.1f}", plan.training.steps, f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"]
+    cells += [f"{_step_tflops(plan, plain):.3g}", plan.training.steps, f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"]
     return f"| {' | '.join(map(str, cells))} |"

@@ -50,7 +50,7 @@ def rcnn_training_pass(
     _fix_anchors(rpn)
     _fix_proposals(rpn, heads, foreground)
     model.train()
-    batch = [{"instances": Instances(size)} for _ in range(batch_size)]
+    batch = [{"image": image, "instances": Instances(size)} for image in images.unbind()]
 
     def forward() -> torch.Tensor:
         with EventStorage():
