@@ -106,5 +106,9 @@ def table_row(plan: Plan, assumptions: Assumptions) -> str:
     cells.append(" / ".join(map(str, _fits(plan, plain, assumptions))))
     cells.append(" / ".join(map(str, _fits(plan, recomputed, assumptions))) if recomputed else "-")
     hours = plan.gpu_hours(plain, assumptions.flops_per_second)
-    cells += [f"{_step_tflops(plan, plain):.3g}", plan.training.steps, f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"]
+    cells += [
+        f"{_step_tflops(plan, plain):.3g}",
+        plan.training.steps,
+        f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}",
+    ]
     return f"| {' | '.join(map(str, cells))} |"
