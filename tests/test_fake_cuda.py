@@ -179,9 +179,10 @@ def node_of(out, name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_backward_function_on_a_gpu(name, amp):
     module, tensors, call = FUNCTIONS[name]()
+    tensors = halved(name, amp, tensors)
     with fake_tensors() as mode:
         make_fake(module, mode, CUDA)
-        inputs = [mode.from_tensor(t).to(CUDA).requires_grad_() for t in halved(name, amp, tensors)]
+        inputs = [mode.from_tensor(t).to(CUDA).requires_grad_() for t in tensors]
         with autocast(amp):
             out = call(module, *inputs)
         assert out.device == CUDA and out.dtype == (AMPS[amp] or torch.float32)

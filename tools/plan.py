@@ -34,7 +34,9 @@ TFLOPS = {"off": 19.5, "bf16": 312.0, "fp16": 312.0}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("what", nargs="?", metavar="CONFIG|pretrain", help="LazyConfig, or the word pretrain")
     parser.add_argument("rest", nargs="*", metavar="key=value", help="overrides of the config")
     parser.add_argument("--all", action="store_true", help="plan all configs and models, one line each")
@@ -62,8 +64,9 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     args, others = build_parser().parse_known_args()
     if bool(args.what) == args.all:
         raise UserError("Name a config, or pretrain with its options, or give --all alone.")
-    if others and args.what != "pretrain":
-        raise UserError(f"{others[0]} is no option of tools/plan.py; see --help.")
+    unknown = [option for option in others if option.startswith("-")]
+    if unknown and args.what != "pretrain":
+        raise UserError(f"{unknown[0]} is no option of tools/plan.py; see --help.")
     for name in ("gpus", "images", "batch_sizes", "size", "tflops"):
         given = getattr(args, name)
         if any(not 0 < n < float("inf") for n in (given if isinstance(given, list) else [given]) if n is not None):

@@ -132,10 +132,8 @@ def _predictor_losses(foreground: int) -> Callable[..., dict[str, torch.Tensor]]
         classes = torch.cat([p.gt_classes for p in proposals])
         count = min(foreground * len(proposals), len(deltas))
         rows = torch.arange(count, device=deltas.device)
-        if deltas.shape[1] != 4:  # a box for each class
-            deltas = deltas.view(len(deltas), -1, 4)[rows, classes[:count]]
-        else:
-            deltas = deltas[rows]
+        own = classes[:count] if deltas.shape[1] != 4 else torch.zeros_like(rows)  # a box for each class, or one
+        deltas = deltas.view(len(deltas), -1, 4)[rows, own]
         return {"loss_cls": F.cross_entropy(scores, classes), "loss_box_reg": _box_loss(deltas)}
 
     return losses
