@@ -36,8 +36,7 @@ def pretraining_to_plan(argv: Sequence[str], gpus: int, images: int) -> Training
     given = {option.partition("=")[0] for option in argv}
     missing = [f"{name}={value}" for name, value in NEEDED.items() if name not in given]
     args = parse_args([*argv, *missing])
-    targets = getattr(args, "targets", [PIXELS])
-    if list(targets) != [PIXELS] or getattr(args, "mimic", ""):
+    if list(args.targets) != [PIXELS] or args.mimic:
         raise UserError("Plans are for pixels alone: leave out --targets and --mimic, whose teachers come on top.")
     video = is_video(args)
     model = unfilled(lambda: make_video_model(args) if video else make_model(args))
@@ -64,7 +63,7 @@ def _make_forward(args: argparse.Namespace, video: bool) -> Callable[[nn.Module,
 
     def make_forward(model: nn.Module, batch_size: int) -> Callable[[], torch.Tensor]:
         model.train()
-        model.fp32_decoder = args.fp32_decoder  # type: ignore[assignment]
+        model.fp32_decoder = args.fp32_decoder
         device, (rows, columns) = next(model.parameters()).device, model.grid_size  # type: ignore[misc]
         imgs = torch.empty(batch_size, args.in_chans, *clip, *args.input_size, device=device)
         noise = torch.empty(batch_size, rows * columns, device=device)

@@ -21,7 +21,7 @@ def run_node(node: Node, grads: Sequence[torch.Tensor | None]) -> list[torch.Ten
     if not isinstance(node, BackwardCFunction):
         out = node(*grads)
         return list(out) if isinstance(out, tuple) else [out]
-    out = node.apply(*grads)  # type: ignore[attr-defined]
+    out = node.apply(*grads)
     results = out if isinstance(out, tuple) else (out,)
     # A function of ours gives one result for each of its arguments, edges are of tensors alone.
     needed = iter([grad for grad, needs in zip(results, node.needs_input_grad, strict=True) if needs])

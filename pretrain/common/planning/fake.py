@@ -55,7 +55,8 @@ def make_fake(module: nn.Module, mode: FakeTensorMode, device: torch.device) -> 
         return known[id(tensor)][0]
 
     for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
+        groups: tuple[Any, ...] = (part._parameters, part._buffers)
+        for tensors in groups:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     tensors[name] = convert(tensor)

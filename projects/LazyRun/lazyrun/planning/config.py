@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from lazyrun.config.changes import suspecting
@@ -87,7 +87,7 @@ def image_size_of(cfg: DictConfig) -> tuple[int, int]:
     if data.get("image_size"):
         return (data.image_size, data.image_size)
     if data.get("max_size") and data.get("train_short_edge"):
-        sides = max(OmegaConf.to_object(data.train_short_edge)), data.max_size
+        sides = max(list(data.train_short_edge)), data.max_size
         return (_padded(sides[0]), _padded(sides[1]))
     raise UserError("The config has neither data.image_size nor data.max_size; give --size HEIGHT WIDTH.")
 
