@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lazyrun.data.images import decode_image
-from lazyrun.viz.pictures import write_picture
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
-from pretrain.common.files import save_json
+from pretrain.common.temporary import save_json
 from pretrain.common.utf8 import use_utf8
 
 
@@ -37,6 +35,9 @@ def moved(annotation: dict, x: int, y: int) -> dict:
 
 def tile(truth: dict, folder: Path, output: Path, rows: int) -> dict:
     """Writes the large images, and returns their annotations; images that do not fill one more are left out."""
+    from lazyrun.data.images import decode_image  # these take seconds, which --help should not
+    from lazyrun.viz.pictures import write_picture
+
     objects = defaultdict(list)
     for annotation in truth["annotations"]:
         objects[annotation["image_id"]].append(annotation)

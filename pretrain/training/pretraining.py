@@ -31,7 +31,7 @@ from pretrain.training.run import train
 from pretrain.training.state import initialise_model
 from pretrain.training.targets import Targets
 
-__all__ = ["pretraining_parts", "run"]
+__all__ = ["make_model", "pretraining_parts", "run"]
 
 PICTURE_ROWS = 4
 
@@ -59,7 +59,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     Raises:
         FileNotFoundError, UserError: arguments, data or weights that cannot be used.
     """
-    model = _make_model(args)
+    model = make_model(args)
     targets = Targets(args, model)
     images = _seeded_images(args, model, open_reader(args.data_path), train=True)
     loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
@@ -108,7 +108,7 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     )
 
 
-def _make_model(args: argparse.Namespace) -> MaskedAutoencoderConvViT:
+def make_model(args: argparse.Namespace) -> MaskedAutoencoderConvViT:
     model = build_model(
         args.model,
         img_size=args.input_size,

@@ -32,7 +32,7 @@ from pretrain.training.precision import Precision
 from pretrain.training.pretraining import export_encoder
 from pretrain.training.state import initialise_model
 
-__all__ = ["video_pretraining_parts"]
+__all__ = ["make_video_model", "video_pretraining_parts"]
 
 PICTURE_CLIPS = 2
 
@@ -49,7 +49,7 @@ def video_pretraining_parts(
     Raises:
         FileNotFoundError, UserError: arguments, data or weights that cannot be used.
     """
-    model = _make_model(args)
+    model = make_video_model(args)
     reader = open_videos(args.data_path, "train", args.video_root)
     clips = _training_clips(args, model, reader)
     loader = train_loader(clips, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
@@ -100,7 +100,7 @@ def _inputs(
     return batch.image.to(device, non_blocking=True), mask_ratio, batch.noise.to(device, non_blocking=True)
 
 
-def _make_model(args: argparse.Namespace) -> VideoConvMAE:
+def make_video_model(args: argparse.Namespace) -> VideoConvMAE:
     image_mode(args.in_chans)  # raises on channels that no file has
     clip = ("num_frames", "tubelet_size", "conv_frames", "multi_scale")
     own = (*clip, "in_chans", "patch_size", "mlp_ratio", "norm_pix_loss")

@@ -9,6 +9,7 @@ from convmae_seg.custom_data import DATA_OPTIONS, use_custom_data
 from convmae_seg.export import compare_class_maps, window_form
 from convmae_seg.label_map_check import check_datasets
 from convmae_seg.label_maps import IGNORED
+from convmae_seg.planning import segmentor_training_pass
 from convmae_seg.prediction_files import LabelMapWriter
 from convmae_seg.predictor import SegmentationPredictor
 from convmae_seg.visualization import draw_class_map
@@ -32,6 +33,7 @@ def segmentation() -> Task:
         describe_samples=_describe,
         onnx_form=window_form,
         compare=compare_class_maps,
+        training_pass=segmentor_training_pass,
     )
 
 

@@ -12,6 +12,7 @@ from lazyrun.export.compare import compare_detectors
 from lazyrun.export.forms import detector_form
 from lazyrun.inference.predictor import Predictor
 from lazyrun.inference.writer import PredictionWriter
+from lazyrun.planning.rcnn import rcnn_training_pass
 from lazyrun.viz.instances import draw_instances
 
 __all__ = ["detection"]
@@ -31,6 +32,7 @@ def detection() -> Task:
         describe_samples=_describe,
         onnx_form=detector_form,
         compare=compare_detectors,
+        training_pass=rcnn_training_pass,
     )
 
 

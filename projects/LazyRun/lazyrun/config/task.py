@@ -32,6 +32,8 @@ class Task:
         draw_sample: picture RGB uint8 of a training sample, given the names of the classes.
         describe_samples: a short summary of some samples, such as "12 objects".
         onnx_form: a predictor's model as one ONNX graph, as :func:`lazyrun.export.forms.detector_form`.
+        training_pass: the forward pass of a training step on made-up images, as
+            :func:`lazyrun.planning.rcnn.rcnn_training_pass`.
         compare: a predictor and its exported file on images, as :func:`lazyrun.export.compare.compare_detectors`.
     """
 
@@ -46,6 +48,7 @@ class Task:
     describe_samples: Callable[[Sequence[Sample]], str]
     onnx_form: Callable[..., Any]
     compare: Callable[..., Any]
+    training_pass: Callable[..., Any]
 
 
 def task_of(cfg: DictConfig) -> Task:

@@ -1,0 +1,1 @@
+"""Memory and work of a config before its run."""

@@ -1,0 +1,39 @@
+"""`python tests/plan_check.py`: plans of tools/plan.py against steps run on this CPU, as a Markdown table."""
+
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "tests" / "support"))
+
+import planned  # noqa: E402
+
+B = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
+TINY = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
+UPERNET = "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py"
+BASE = ["--model=convmae_convvit_base_patch16"]
+CASES = {
+    "pretraining ConvMAE-B, 224 pixels, batch 2": lambda: planned.pretraining(BASE, 2, False),
+    "the same, checkpointed": lambda: planned.pretraining(BASE, 2, True),
+    "pretraining VideoConvMAE tiny, batch 2": lambda: planned.pretraining(
+        ["--model=videoconvmae_convvit_tiny_patch16"], 2, False
+    ),
+    "tiny detector, 64 pixels, batch 1": lambda: planned.detector(TINY, [], 64, 1),
+    "ConvMAE-B's detector, 224 pixels, batch 1": lambda: planned.detector(B, [], 224, 1),
+    "tiny UperNet, batch 2": lambda: planned.segmentor(UPERNET, [], 2),
+}
+
+
+def main() -> None:
+    print("| step | saved, planned, MB | measured | error | peak, planned, MB | measured | error |")
+    print("|---" * 7 + "|")
+    for name, case in CASES.items():
+        plan, (saved, peak) = case()
+        cells = [name]
+        for expected, seen in ((plan.saved, saved), (plan.peak, peak)):
+            cells += [f"{expected / 1e6:.1f}", f"{seen / 1e6:.1f}", f"{expected / seen - 1:+.1%}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

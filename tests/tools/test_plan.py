@@ -1,0 +1,116 @@
+"""Plans: against steps run here, their arithmetic, and the command."""
+
+import runpy
+
+import planned
+import pytest
+import torch
+from parity import REPO
+from shapes import CONFIG
+
+from pretrain.common.planning.backward import run_backward
+from pretrain.common.planning.fake import fake_tensors
+from pretrain.common.planning.memory import LiveStorages, StepMemory
+from pretrain.common.planning.plan import Cost, Plan, Training, largest_fitting
+from pretrain.models import build_model
+
+TINY = ["--model=convmae_convvit_tiny_patch8"]
+CASES = {
+    "pretraining": lambda: planned.pretraining(TINY, 16, False),
+    "checkpointed": lambda: planned.pretraining(TINY, 16, True),
+    "detector": lambda: planned.detector(CONFIG, [], 64, 8),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_plan_is_what_a_real_step_takes(case):
+    plan, (saved, peak) = CASES[case]()
+    assert plan.saved == pytest.approx(saved, rel=0.1)
+    assert plan.peak == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_backward_in_python_gives_the_gradients_of_the_engine(checkpointed):
+    model = build_model(TINY[0].partition("=")[2], act_checkpoint=checkpointed)
+    imgs, noise = torch.randn(2, 3, 64, 64), torch.rand(2, 64)
+    model.forward_loss(imgs, 0.75, noise).backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    run_backward(lambda: model.forward_loss(imgs, 0.75, noise))
+    assert sum(grad is not None for grad in expected.values()) > 50
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (expected[name] is None)
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-7)
+
+
+def test_storages_count_once_and_while_they_live():
+    with LiveStorages() as storages:
+        a = torch.zeros(10)
+        view = a[2:]
+        b = a + 1
+        del a
+        assert storages.now == 80  # the view holds the storage
+        del view
+        assert (storages.now, storages.peak) == (40, 80)
+        (b[None] @ b[:, None]).sum()
+    assert storages.flops == 2 * 10
+
+
+def test_attention_on_a_gpu_keeps_no_matrix_of_all_pairs():
+    with fake_tensors(), LiveStorages() as storages:
+        q, k, v = (torch.empty(1, 2, 1024, 8, device="cuda:0", requires_grad=True) for _ in range(3))
+        before = storages.now
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        # the output, a number for each query, and a seed and an offset of 512 bytes each at most
+        assert out.nbytes < storages.now - before <= out.nbytes + 2 * 1024 * 4 + 2 * 512
+
+
+def made_up_plan():
+    training = Training("x", torch.nn.Identity(), None, None, (2, 4), batch_size=4, micro_batches=2, gpus=2, steps=10)
+    probes = (2, StepMemory(20, 50, 100)), (4, StepMemory(40, 90, 200))
+    return Plan(training, 1, 4, 30, 8, [Cost("off", False, probes)])
+
+
+def test_largest_batch_is_the_last_that_fits():
+    plan = made_up_plan()
+    [cost] = plan.costs
+    for memory in (41, 92, 100, 101, 102, 1000):
+        n = largest_fitting(plan, cost, memory)
+        assert plan.peak(cost, n + 1) > memory
+        assert n == 0 or plan.peak(cost, n) <= memory
+    assert (cost.saved(6), cost.peak(6)) == (60, 130)
+    assert plan.peak(cost, 6) == 4 + 8 + 30 + 130  # parameters, optimizer, DDP's buckets, the step
+    assert plan.gpu_hours(cost, 1.0) == pytest.approx(10 * 2 * 2 * 200 / 3600)
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.chdir(REPO)
+    monkeypatch.setattr("sys.argv", ["plan.py", *arguments])
+    runpy.run_path("tools/plan.py", run_name="__main__")
+
+
+def test_command_reports_batches_and_hours(monkeypatch, capsys):
+    options = ["--gpus=1", "--batch_sizes", "4", "--precisions", "bf16", "--images=1000", "--epochs=3"]
+    run(monkeypatch, "pretrain", *TINY, "--batch_size=10", *options)
+    out = capsys.readouterr().out
+    assert "1 GPU(s) of 10 image(s)" in out and "| bf16 | on | 4 |" in out
+    assert "DDP's buckets 0" in out and "\n300 steps of" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "Name a config"),
+        (["pretrain", "--model=nothing"], "There is no model 'nothing'"),
+        (["pretrain", *TINY, "--targets", "rgb", "ema"], "Plans are for pixels alone"),
+        (["nowhere.py"], "does not exist"),
+        ([CONFIG, "--gpus=3"], "does not divide into 3 GPU"),
+        ([CONFIG, "--nonsense"], "--nonsense is no option"),
+        ([CONFIG, "--utilisation=2"], "--utilisation must be above 0 and at most 1, got 2.0"),
+        ([CONFIG, "--gpus=0"], "--gpus must be above 0, got 0"),
+    ],
+)
+def test_mistakes_are_one_sentence(monkeypatch, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        run(monkeypatch, *arguments)
