@@ -29,6 +29,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from detectron2.utils.logger import setup_logger
 
 import convmae_det  # noqa: F401 (registers how pretraining files are loaded)
@@ -42,6 +43,7 @@ from lazyrun.inference.shares import Shares, local_device
 from lazyrun.inference.writer import predict_images, predict_video
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
+from pretrain.common.devices import peak_memory_bytes
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
 
@@ -157,7 +159,8 @@ def main() -> None:
         if not shares.is_first:
             return
         journal.remove()
-    print(f"{writer.summary()}: {args.output}")
+    memory = peak_memory_bytes(torch.device("cpu")) / 1e6
+    print(f"{writer.summary()}, at most {memory:.0f} MB of memory: {args.output}")
     if unreadable:
         names = ", ".join(str(path) for path in unreadable)
         print(
