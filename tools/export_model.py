@@ -10,18 +10,22 @@ The suffix of --output decides what is written:
   .pt2   backbone and feature pyramid, torch.export
   .ts    a detector as a TorchScript trace, which PyTorch has deprecated; --image names a picture with objects in it
 
-exit code: 0 all went well; 1 the command cannot be carried out; 4 the exported file finds something else
+--precision fp16 and --quantize int8 make smaller .onnx files that find almost the same: --compare with --annotations
+tells by how much in AP.
+
+exit code: 0 all went well; 1 the command cannot be carried out; 4 a float32 file finds something else than the model
 """
 
 import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lazyrun.config.trust_option import add_trust_option
+from lazyrun.export.calibration import LEAST_IMAGES, MOST_IMAGES
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
@@ -41,6 +45,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weights", required=True, help="checkpoint of the model")
     add("--output", type=Path, required=True, help="file to write: .onnx, .pt2 or .ts")
     add("--compare", nargs="+", metavar="IMAGES", help="images or folders on which both must find the same (.onnx)")
+    add("--annotations", type=Path, metavar="PATH", help="of the --compare images: also compare AP (detectors)")
+    add(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="of a whole model's layers (default: %(default)s)"
+    )
+    add("--quantize", choices=("int8",), help="layers of a whole model in 8 bits")
+    add(
+        "--calibration",
+        nargs="+",
+        metavar="IMAGES",
+        help="images or folders like what the model will see, from which --quantize takes the range of activations; "
+        f"{LEAST_IMAGES} at least, of more than {MOST_IMAGES} so many are taken",
+    )
     add("--sample-ratio", type=float, help="share of the tokens that MIMDet's encoder sees (default: 1)")
     add("--pyramid", action="store_true", help="export backbone and feature pyramid alone (.onnx)")
     add(
@@ -59,8 +75,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_traceback_option(parser)
     args = parser.parse_args(argv)
     # `--compare a.jpg key=value` reads the overrides as images.
-    args.opts += [name for name in args.compare or () if "=" in name and not Path(name).exists()]
-    args.compare = args.compare and [name for name in args.compare if name not in args.opts]
+    named = [*(args.compare or ()), *(args.calibration or ())]
+    args.opts += [name for name in named if "=" in name and not Path(name).exists()]
+    for option in ("compare", "calibration"):
+        names = getattr(args, option)
+        setattr(args, option, names and [name for name in names if name not in args.opts])
     return args
 
 
@@ -75,6 +94,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"Output {args.output} cannot be written: there is no directory {args.output.parent}.")
     if not whole and (args.compare or args.sample_ratio):
         raise UserError("--compare and --sample-ratio are for whole models, in .onnx files without --pyramid.")
+    check_smaller(args, whole)
     if whole and (args.dynamic or len(args.size or [0]) != 1):
         raise UserError("A whole model takes images of any size up to one square: name it with --size PIXELS, or add "
                         "--pyramid to export backbone and pyramid alone.")  # fmt: skip
@@ -89,7 +109,27 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("Name height and width of a pyramid's images: --size HEIGHT WIDTH.")
 
 
+def check_smaller(args: argparse.Namespace, whole: bool) -> None:
+    """Refuses options of smaller files, and of their AP, that do not go together."""
+    if not whole and (args.quantize or args.calibration or args.precision != "fp32"):
+        raise UserError("--precision, --quantize and --calibration are for whole models, in .onnx files.")
+    if args.quantize and args.precision == "fp16":
+        raise UserError("--precision fp16 and --quantize int8 are two ways to a smaller file; choose one.")
+    if args.calibration and not args.quantize:
+        raise UserError("--calibration is for --quantize int8; add that, or leave --calibration out.")
+    if args.annotations and not args.compare:
+        raise UserError("--annotations are those of the images of --compare; name these too.")
+
+
 # What takes seconds to import is imported in the functions, so that --help and mistakes in the arguments need not wait.
+
+
+def precision_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Precision and calibration images, as the functions that export take them."""
+    from lazyrun.inference.inputs import find_images
+
+    calibration = find_images(args.calibration, args.output / "none") if args.calibration else None
+    return {"precision": args.quantize or args.precision, "calibration": calibration}
 
 
 def write_whole(args: argparse.Namespace, cfg: "DictConfig") -> bool:
@@ -99,23 +139,38 @@ def write_whole(args: argparse.Namespace, cfg: "DictConfig") -> bool:
     from lazyrun.inference.inputs import find_images
 
     images = find_images(args.compare, args.output / "none") if args.compare else NOISE
+    options = {}
+    if args.annotations:
+        from lazyrun.evaluation.truth import read_truth
+        from lazyrun.export.accuracy import Accuracy
+
+        if task_of(cfg).name != "detection":
+            raise UserError("--annotations: AP is compared for detectors alone.")
+        options["accuracy"] = Accuracy(read_truth(args.annotations), images)
     predictor = task_of(cfg).predictor(cfg, args.weights, device="cpu")
     if args.output.exists() and not args.force:
         print(f"{args.output} exists already and is compared as it is; --force writes it anew.")
     else:
         settings = {} if args.sample_ratio is None else {"sample_ratio": args.sample_ratio}
-        metadata = export_whole(predictor, args.output, square=(args.size or [None])[0], settings=settings)
+        square = (args.size or [None])[0]
+        metadata = export_whole(predictor, args.output, square=square, settings=settings, **precision_of(args))
         height, width = metadata.largest
         limit = "of" if metadata.fixed_size else "of up to"
         chosen = "".join(f", {name} {value:g}" for name, value in metadata.settings.items())
-        print(f"{args.output}: {metadata.task}, images {limit} {width}x{height} pixels{chosen}.")
-    result = compare_with(predictor, args.output, images)
+        size = f"{args.output.stat().st_size / 1e6:.1f} MB, {metadata.precision}"
+        print(f"{args.output}: {metadata.task}, images {limit} {width}x{height} pixels{chosen}; {size}.")
+    result = compare_with(predictor, args.output, images, **options)
     print(f"{result}.")
-    return result.holds
+    if args.annotations:
+        for name, (eager, exported) in options["accuracy"].average_precisions().items():
+            print(f"{name} {eager:.2f} in PyTorch, {exported:.2f} in ONNX Runtime.")
+    return result.holds or precision_in(args.output) != "float32"
 
 
 def write_classifier(args: argparse.Namespace) -> bool:
     """As :func:`write_whole` for a classifier, whose file tells all that a config would."""
+    if args.annotations:
+        raise UserError("--annotations: AP is compared for detectors alone.")
     if args.output.suffix != ".onnx" or args.pyramid or args.size or args.opts:
         raise UserError("Without --config-file a classifier is exported, whole, as an .onnx file of its own size.")
     from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
@@ -123,11 +178,19 @@ def write_classifier(args: argparse.Namespace) -> bool:
 
     images = find_images(args.compare, args.output / "none") if args.compare else NOISE
     if args.force or not args.output.exists():
-        metadata = export_classifier(args.weights, args.output)
-        print(f"{args.output}: {metadata.task}, {len(metadata.categories)} classes, {metadata.largest[0]} pixels.")
+        metadata = export_classifier(args.weights, args.output, **precision_of(args))
+        what = f"{len(metadata.categories)} classes, {metadata.largest[0]} pixels, {metadata.precision}"
+        print(f"{args.output}: {metadata.task}, {what}.")
     count, worst = compare_classifier(args.weights, args.output, images)
     print(f"{count} images; probabilities differ by up to {worst:.1e}.")
-    return worst <= TOLERANCE
+    return worst <= TOLERANCE or precision_in(args.output) != "float32"
+
+
+def precision_in(path: Path) -> str:
+    """What an exported file says of its precision; one of less than float32 need not find the same."""
+    from lazyrun.onnx_runner import OnnxModel
+
+    return OnnxModel(path).metadata.precision
 
 
 def write_trace(args: argparse.Namespace, cfg: "DictConfig") -> str:

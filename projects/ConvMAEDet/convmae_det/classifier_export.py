@@ -3,7 +3,7 @@
 import argparse
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ from PIL import Image
 from torch import nn
 
 from lazyrun.export.forms import package_versions
+from lazyrun.export.smaller import write_precise
 from lazyrun.inference.predictor import read_rgb
 from lazyrun.onnx_runner.metadata import Metadata
 from lazyrun.onnx_runner.model import OnnxModel
 from pretrain.checkpoints.classifier_weights import load_classifier
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
-from pretrain.common.onnx_files import OnnxForm, write_onnx
+from pretrain.common.onnx_files import OnnxForm
 from pretrain.data.labelled import is_video
 from pretrain.data.pixels import normalisation
 from pretrain.data.transforms import evaluation_transform
@@ -77,8 +78,12 @@ def read_classifier(weights: str) -> tuple[Probabilities, argparse.Namespace, li
     return Probabilities(model).eval().requires_grad_(False), args, list(classes)
 
 
-def export_classifier(weights: str, path: Path) -> Metadata:
+def export_classifier(
+    weights: str, path: Path, precision: str = "fp32", calibration: Sequence[Path] | None = None
+) -> Metadata:
     """Writes a classifier as an ONNX file; the batch size stays free, the size of the images is that of its training.
+
+    Precision and calibration images are as in :func:`lazyrun.export.smaller.write_precise`.
 
     Raises:
         UserError: it cannot be exported.
@@ -99,8 +104,8 @@ def export_classifier(weights: str, path: Path) -> Metadata:
     )
     example = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
     outputs: dict[str, list[int | str]] = {"probabilities": ["batch", len(classes)]}
-    write_onnx(OnnxForm(module, example, {0: "batch"}, outputs, metadata.to_strings()), path)
-    return metadata
+    form = OnnxForm(module, example, {0: "batch"}, outputs, metadata.to_strings())
+    return write_precise(form, path, precision, calibration)
 
 
 @torch.no_grad()

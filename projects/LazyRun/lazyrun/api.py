@@ -126,11 +126,20 @@ class RunModel:
         """
         return self.predictor(images, **slicing)
 
-    def export(self, path: str | os.PathLike, **settings: Any) -> Path:
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        precision: str = "fp32",
+        calibration: str | os.PathLike | None = None,
+        **settings: Any,
+    ) -> Path:
         """Writes the whole model as an ONNX file, which :func:`load_model` reads.
 
         Args:
             path: file ending in `.onnx`; replaced if it exists.
+            precision: of the layers: "fp32", "fp16" or "int8".
+            calibration: for int8, a folder with images like those that the model will see.
             settings: of parts of the model that can run in several ways, and `square`, the side in pixels of the square
                 that images are padded to, for models that have none of their own.
 
@@ -138,12 +147,20 @@ class RunModel:
             UserError: the model cannot be exported, or is on a GPU.
         """
         from lazyrun.export.whole import export_whole
+        from lazyrun.inference.inputs import find_images
         from pretrain.common.errors import UserError
 
         path = Path(path)
         if path.suffix != ".onnx":
             raise UserError(f"Output {path} must end in .onnx.")
-        export_whole(self.predictor, path, square=settings.pop("square", None), settings=settings)
+        export_whole(
+            self.predictor,
+            path,
+            square=settings.pop("square", None),
+            settings=settings,
+            precision=precision,
+            calibration=find_images([str(calibration)], path / "none") if calibration else None,
+        )
         return path
 
     def evaluate(self, output_dir: str | os.PathLike | None = None) -> dict[str, Any]:

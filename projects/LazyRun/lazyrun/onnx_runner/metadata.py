@@ -32,6 +32,8 @@ class Metadata:
         thresholds: of a detector: `score`, `nms` and `detections_per_image`; the graph applies them itself.
         windows: of a segmentation model: `size` and `stride` of the sliding windows in pixels.
         settings: of parts of the model that can run in several ways.
+        precision: of its layers, "float32", "float16" or "int8"; images and results are float32 in all.
+        calibration_images: how many images the ranges of an int8 file come from; 0 if it finds them at run time.
         versions: of the packages that wrote the file.
     """
 
@@ -45,6 +47,8 @@ class Metadata:
     thresholds: dict[str, float] = field(default_factory=dict)
     windows: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    calibration_images: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_strings(self) -> dict[str, str]:

@@ -32,6 +32,7 @@ class OnnxModel:
         path: the ONNX file.
         providers: ONNX Runtime's, the first that fits is taken; None takes all that are installed.
         score_threshold: least score of what a detector returns, in [0, 1]; the file's own threshold remains.
+        threads: CPU threads; None takes one for each core.
 
     Attributes:
         metadata: what the file says of itself.
@@ -40,15 +41,24 @@ class OnnxModel:
         OnnxFileError: the file is missing, damaged, or of another program.
     """
 
-    def __init__(self, path: str | os.PathLike, *, providers: list[str] | None = None, score_threshold: float = 0.0):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        providers: list[str] | None = None,
+        score_threshold: float = 0.0,
+        threads: int | None = None,
+    ):
         import onnxruntime
 
         self.path, self.score_threshold = str(path), score_threshold
         if not Path(path).is_file():
             raise OnnxFileError(f"{path} does not exist; write it with tools/export_model.py.")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         try:
             self.session = onnxruntime.InferenceSession(
-                self.path, providers=providers or onnxruntime.get_available_providers()
+                self.path, options, providers=providers or onnxruntime.get_available_providers()
             )
         except Exception as e:  # ONNX Runtime raises a dozen types
             raise OnnxFileError(f"{path} cannot be read as an ONNX model: {e}") from e
