@@ -1,33 +1,36 @@
 """`python tests/plan_check.py`: plans of tools/plan.py against steps run on this CPU, as a Markdown table."""
 
+import argparse
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests" / "support"))
-
-import planned  # noqa: E402
-
 B = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 TINY = "projects/ConvMAEDet/configs/shapes/mask_rcnn_vitdet_convmae_tiny.py"
 UPERNET = "projects/ConvMAESeg/configs/shapes/upernet_convmae_tiny.py"
 BASE = ["--model=convmae_convvit_base_patch16"]
-CASES = {
-    "pretraining ConvMAE-B, 224 pixels, batch 2": lambda: planned.pretraining(BASE, 2, False),
-    "the same, checkpointed": lambda: planned.pretraining(BASE, 2, True),
-    "pretraining VideoConvMAE tiny, batch 2": lambda: planned.pretraining(
-        ["--model=videoconvmae_convvit_tiny_patch16"], 2, False
-    ),
-    "tiny detector, 64 pixels, batch 1": lambda: planned.detector(TINY, [], 64, 1),
-    "ConvMAE-B's detector, 224 pixels, batch 1": lambda: planned.detector(B, [], 224, 1),
-    "tiny UperNet, batch 2": lambda: planned.segmentor(UPERNET, [], 2),
-}
+
+
+def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
+    sys.path.insert(0, str(REPO / "tests" / "support"))
+    import planned
+
+    yield "pretraining ConvMAE-B, 224 pixels, batch 2", lambda: planned.pretraining(BASE, 2, False)
+    yield "the same, checkpointed", lambda: planned.pretraining(BASE, 2, True)
+    video = ["--model=videoconvmae_convvit_tiny_patch16"]
+    yield "pretraining VideoConvMAE tiny, batch 2", lambda: planned.pretraining(video, 2, False)
+    yield "tiny detector, 64 pixels, batch 1", lambda: planned.detector(TINY, [], 64, 1)
+    yield "ConvMAE-B's detector, 224 pixels, batch 1", lambda: planned.detector(B, [], 224, 1)
+    yield "tiny UperNet, batch 2", lambda: planned.segmentor(UPERNET, [], 2)
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print("| step | saved, planned, MB | measured | error | peak, planned, MB | measured | error |")
     print("|---" * 7 + "|")
-    for name, case in CASES.items():
+    for name, case in cases():
         plan, (saved, peak) = case()
         cells = [name]
         for expected, seen in ((plan.saved, saved), (plan.peak, peak)):

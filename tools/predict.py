@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 from lazyrun.config.trust_option import add_trust_option
 from lazyrun.slice_options import add_slice_options, slice_options
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
-from pretrain.common.devices import peak_memory_bytes
 from pretrain.common.errors import UserError
 from pretrain.common.utf8 import use_utf8
 
@@ -177,6 +176,8 @@ def main() -> None:
             return
         journal.remove()
     import torch
+
+    from pretrain.common.devices import peak_memory_bytes
 
     memory = peak_memory_bytes(torch.device("cpu")) / 1e6
     print(f"{writer.summary()}, at most {memory:.0f} MB of memory: {args.output}")

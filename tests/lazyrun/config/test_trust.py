@@ -5,7 +5,8 @@ import functools
 import pytest
 import torch
 import yaml
-from detectron2.config import LazyConfig
+from detectron2.config import LazyCall, LazyConfig
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.layers import ShapeSpec
 from omegaconf import OmegaConf
 from scripts import call, load_tool
@@ -14,7 +15,6 @@ from shapes import CONFIG, REPO
 import convmae_det  # noqa: F401 (names the packages of this project)
 from lazyrun.config.loading import load_config, read_config
 from lazyrun.config.trust import read_yaml
-from lazyrun.data.evaluation_loader import build_test_loader
 from lazyrun.engine.evaluate import evaluate
 from pretrain.common.errors import UserError
 
@@ -146,5 +146,7 @@ def test_a_trusted_override(config, monkeypatch):
 @pytest.mark.parametrize("key", ["evaluator", "test.mapper", "test.dataset"])
 def test_what_an_evaluation_cannot_make(config, key):
     cfg = load_config(str(config), [f"+dataloader.{key}.nothing=1"])
+    if "test" in key:
+        cfg.dataloader.evaluator = LazyCall(DatasetEvaluators)(evaluators=[])
     with pytest.raises(UserError, match=r"^dataloader\.(evaluator|test) cannot be made \(TypeError: .*'nothing'\)"):
-        build_test_loader(cfg, None) if "test" in key else evaluate(cfg, torch.nn.Identity())
+        evaluate(cfg, torch.nn.Identity())

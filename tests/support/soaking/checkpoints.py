@@ -162,7 +162,7 @@ def _spoil(value: float) -> Damage:
             content = {"model": content}
         tensors = [t for _, t in named_tensors(content) if t.is_floating_point() and t.numel()]
         tensor = rng.choice(tensors).detach()
-        tensor.view(-1)[rng.randrange(tensor.numel())] = value
+        tensor[torch.unravel_index(torch.tensor(rng.randrange(tensor.numel())), tensor.shape)] = value
         if source.suffix == ".safetensors":
             save_weights(content["model"], target)
         else:

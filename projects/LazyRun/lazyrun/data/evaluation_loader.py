@@ -8,7 +8,6 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from lazyrun.config.changes import making
 from lazyrun.data.corrupt import CORRUPT, CorruptImageError, CorruptImages, share_of_corrupt
 from lazyrun.data.original import WithOriginal
 
@@ -24,15 +23,13 @@ def build_test_loader(cfg: DictConfig, evaluator: Any) -> Any:
         cfg: of a run; up to the share `data.max_corrupt` of the images may be left out.
         evaluator: told which images those are, if it has a method `leave_out(image_id)`.
     """
-    with making("dataloader.test"):
-        if "mapper" not in cfg.dataloader.test:
-            return instantiate(cfg.dataloader.test)
-        mapper = instantiate(cfg.dataloader.test.mapper)
-        side = OmegaConf.select(cfg, "test.slice")
-        if side:
-            mapper = WithOriginal(mapper, mapper.image_format, larger_than=side)
-        mapper = _NamingMapper(mapper)
-        loader = instantiate(dict(cfg.dataloader.test) | {"mapper": mapper})
+    if "mapper" not in cfg.dataloader.test:
+        return instantiate(cfg.dataloader.test)
+    mapper = instantiate(cfg.dataloader.test.mapper)
+    side = OmegaConf.select(cfg, "test.slice")
+    if side:
+        mapper = WithOriginal(mapper, mapper.image_format, larger_than=side)
+    loader = instantiate(dict(cfg.dataloader.test) | {"mapper": _NamingMapper(mapper)})
     return ReadableBatches(loader, share_of_corrupt(cfg), getattr(evaluator, "leave_out", lambda _: None))
 
 

@@ -36,8 +36,9 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, folder: str | None = None) ->
     with torch.compiler.set_stance("force_eager"):  # test images may have any size; each would be compiled anew
         with making("dataloader.evaluator"):
             evaluator = instantiate(options)
-        predicting = with_slices(cfg, with_tta(cfg, model))
-        results = inference_on_dataset(predicting, build_test_loader(cfg, evaluator), evaluator)
+        with making("dataloader.test"):
+            loader = build_test_loader(cfg, evaluator)
+        results = inference_on_dataset(with_slices(cfg, with_tta(cfg, model)), loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results
