@@ -9,9 +9,9 @@ objects. Images of one large image are placed in fields of the size of the large
 """
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,31 +20,57 @@ from pretrain.common.errors import UserError
 from pretrain.common.temporary import save_json
 from pretrain.common.utf8 import use_utf8
 
+if TYPE_CHECKING:
+    from lazyrun.data.coco.content import CocoContent
+
 
 def moved(annotation: dict, x: int, y: int) -> dict:
     """An annotation with polygons at another place, in pixels."""
-    if not isinstance(annotation.get("segmentation", []), list):
+    mask = annotation.get("segmentation")
+    if isinstance(mask, dict):
         raise UserError(f"Annotation {annotation['id']} has a run-length mask; polygons alone can be moved.")
     left, top, width, height = annotation["bbox"]
     result = {**annotation, "bbox": [left + x, top + y, width, height]}
-    if "segmentation" in annotation:
-        polygons = [np.array(p, float).reshape(-1, 2) + (x, y) for p in annotation["segmentation"]]
+    if mask:
+        polygons = [np.array(p, float).reshape(-1, 2) + (x, y) for p in mask]
         result["segmentation"] = [p.flatten().tolist() for p in polygons]
     return result
 
 
-def tile(truth: dict, folder: Path, output: Path, rows: int) -> dict:
+def read(annotations: Path, rows: int) -> "CocoContent":
+    """The objects that training would see, of images that fill at least one large one."""
+    from lazyrun.data.coco.content import load  # this takes seconds, which --help should not
+
+    try:
+        content = load(annotations)
+    except UserError as e:
+        raise UserError(f"{annotations} {e}.") from e
+    content.check(annotations)
+    if len(content.images) < rows**2:
+        raise UserError(f"{annotations} has {len(content.images)} images, --rows {rows} needs more.")
+    return content
+
+
+def check_output(output: Path, annotations: Path, images: Path) -> None:
+    """Raises UserError if what is written would replace what is read."""
+    if (output / "images").resolve() == images.resolve():
+        raise UserError(f"{images} is read, and the large images would be written to it; choose another output folder.")
+    if (output / "annotations.json").resolve() == annotations.resolve():
+        raise UserError(f"{annotations} is read, and would be replaced; choose another output folder.")
+
+
+def tile(truth: "CocoContent", folder: Path, output: Path, rows: int) -> dict:
     """Writes the large images, and returns their annotations; images that do not fill one more are left out."""
-    from lazyrun.data.images import decode_image  # these take seconds, which --help should not
+    from lazyrun.data.images import read_image
     from lazyrun.viz.pictures import write_picture
 
     objects = defaultdict(list)
-    for annotation in truth["annotations"]:
+    for annotation in truth.annotations:
         objects[annotation["image_id"]].append(annotation)
     images, annotations = [], []
-    groups = zip(*[iter(truth["images"])] * rows**2, strict=False)
+    groups = zip(*[iter(truth.images)] * rows**2, strict=False)
     for number, group in enumerate(groups, start=1):
-        pixels = [decode_image(folder / image["file_name"], "RGB") for image in group]
+        pixels = [read_image(folder / image["file_name"], "RGB") for image in group]
         height, width = (max(p.shape[axis] for p in pixels) for axis in (0, 1))
         large = np.zeros((rows * height, rows * width, 3), np.uint8)
         for place, (image, part) in enumerate(zip(group, pixels, strict=True)):
@@ -55,7 +81,7 @@ def tile(truth: dict, folder: Path, output: Path, rows: int) -> dict:
         name = f"{number:06d}.png"
         write_picture(output / name, large)
         images.append({"id": number, "file_name": name, "height": large.shape[0], "width": large.shape[1]})
-    return {"images": images, "annotations": annotations, "categories": truth["categories"]}
+    return {"images": images, "annotations": annotations, "categories": truth.categories}
 
 
 def main() -> None:
@@ -69,10 +95,8 @@ def main() -> None:
     if args.rows < 1:
         parser.error(f"--rows must be at least 1, got {args.rows}")
     with exit_on_user_error():
-        truth = json.loads(args.annotations.read_text())
-        if len(truth["images"]) < args.rows**2:
-            raise UserError(f"{args.annotations} has {len(truth['images'])} images, --rows {args.rows} needs more.")
-        truth = tile(truth, args.images, args.output / "images", args.rows)
+        check_output(args.output, args.annotations, args.images)
+        truth = tile(read(args.annotations, args.rows), args.images, args.output / "images", args.rows)
         save_json(truth, args.output / "annotations.json")
     print(f"{len(truth['images'])} images, {len(truth['annotations'])} objects: {args.output}")
 

@@ -43,3 +43,30 @@ def test_objects_lie_where_their_images_do(tmp_path, monkeypatch):
     assert found["annotations"][3]["segmentation"] == [moved.flatten().tolist()]
     with pytest.raises(SystemExit, match=r"has 5 images, --rows 3 needs more"):
         tile(monkeypatch, tmp_path / "truth.json", tmp_path, tmp_path / "out", "--rows", 3)
+
+
+SOUND = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "block"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,x,y\na.jpg,1,2\n", "not a COCO annotation file"),
+        (json.dumps(SOUND), "has 0 images, --rows 1 needs more"),
+        (json.dumps({"annotations": [], "categories": []}), "it has no 'images'"),
+        (json.dumps([1]), "not a COCO annotation file"),
+        (json.dumps(SOUND | {"images": [{"id": 1, "file_name": "gone.png", "height": 4, "width": 4}]}), "gone.png"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused_in_a_sentence(text, message, tmp_path, monkeypatch):
+    (tmp_path / "truth.json").write_text(text)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        tile(monkeypatch, tmp_path / "truth.json", tmp_path, tmp_path / "out", "--rows", 1)
+
+
+@pytest.mark.parametrize(("annotations", "images"), [("annotations.json", "elsewhere"), ("truth.json", "images")])
+def test_what_is_read_is_not_replaced(annotations, images, tmp_path, monkeypatch):
+    (tmp_path / annotations).write_text(json.dumps(SOUND))
+    with pytest.raises(SystemExit, match="choose another output folder"):
+        tile(monkeypatch, tmp_path / annotations, tmp_path / images, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [annotations]
