@@ -96,6 +96,8 @@ def test_best_scores_first_up_to_the_limit():
         ({"slice": 64, "slice_whole": "no"}, "slice_whole=no must be true or false"),
         ({"slice": 64, "slice_metric": "giou"}, "slice_metric=giou is neither iou nor ios"),
         ({"slice": 64, "slice_threshold": 0}, "slice_threshold=0 must be above 0 and at most 1"),
+        ({"slice": None, "slice_overlap": 7}, "slice_overlap=7 must be at least 0"),
+        ({"slice_metric": "giou"}, "slice_metric=giou is neither"),
     ],
 )
 def test_mistakes(options, message):

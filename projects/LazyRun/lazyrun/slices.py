@@ -103,7 +103,9 @@ class Slicing:
             SlicingError: a value cannot be used.
         """
         named = {key.removeprefix("slice_") if key != "slice" else "size": value for key, value in options.items()}
-        return None if named.get("size") is None else cls(**named)
+        size = named.get("size")
+        slicing = cls(**{**named, "size": 1 if size is None else size})  # what the others say is checked in any case
+        return None if size is None else slicing
 
     def places(self, height: int, width: int) -> list[Place]:
         """The slices of an image, row by row, spread evenly; none if the image is not larger than one.
