@@ -9,7 +9,8 @@ from typing import Any
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.utf8 import use_utf8
-from pretrain.training.args import check_at_least, parse_args
+from pretrain.training.args import parse_args
+from pretrain.training.argument_checks import check_at_least
 
 
 class Job:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pretrain.common.commands import add_traceback_option, run_command
 from pretrain.common.errors import UserError
-from pretrain.training.args import check_at_least
+from pretrain.training.argument_checks import check_at_least
 
 __all__ = ["main"]
 

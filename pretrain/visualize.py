@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pretrain.common.commands import add_traceback_option, exit_on_user_error
 from pretrain.common.utf8 import use_utf8
-from pretrain.training.args import check_at_least, check_seed
+from pretrain.training.argument_checks import check_at_least, check_seed
 
 __all__ = ["main"]
 

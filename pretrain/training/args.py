@@ -10,6 +10,7 @@ from pretrain.common.decoders import DECODERS, DEFAULT_DECODER
 from pretrain.common.errors import UserError
 from pretrain.common.precisions import PRECISIONS
 from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
+from pretrain.training.argument_checks import check_above_zero, check_at_least, check_in_range, check_seed
 from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
 from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
@@ -44,8 +45,6 @@ PROBE_DEFAULTS = dict(probe_k=20, probe_label_fraction=1.0, probe_train_split="t
 
 LARGEST_RATE = 1e6
 """Nothing is learned at such a rate, and much larger ones are no numbers of 32 bits."""
-
-LARGEST_SEED = 2**31
 
 FOLDER = (
     "folder of images, with or without class folders, and with or without train/ and val/; a .tar file or a folder of "
@@ -297,33 +296,3 @@ def check_data_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for values out of range among those of :func:`add_data_arguments`."""
     check_at_least(args, 0, "num_workers")
     check_in_range(args, 0, 1, "max_corrupt")
-
-
-def check_in_range(args: argparse.Namespace, least: float, most: float, *names: str, whole: bool = True) -> None:
-    """Raises UserError unless `least <= value <= most`, or with `whole=False` `least <= value < most`."""
-    for name in names:
-        value = getattr(args, name)
-        if not (least <= value <= most if whole else least <= value < most):
-            bound = "at most" if whole else "below"
-            raise UserError(f"--{name} must be at least {least:g} and {bound} {most:g}, got {value}.")
-
-
-def check_at_least(args: argparse.Namespace, least: float, *names: str) -> None:
-    """Raises UserError for a value that is smaller, or no finite number."""
-    for name in names:
-        if not least <= getattr(args, name) < float("inf"):
-            raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
-
-
-def check_seed(args: argparse.Namespace) -> None:
-    """Raises UserError unless `--seed` is one of NumPy's, also with the rank of a process added to it."""
-    if not 0 <= args.seed < LARGEST_SEED:
-        raise UserError(f"--seed must be at least 0 and below 2**31, got {args.seed}.")
-
-
-def check_above_zero(args: argparse.Namespace, *names: str) -> None:
-    """Raises UserError for a value that is 0, smaller, or no finite number; None is for others to fill in."""
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"--{name} must be above 0, got {value}.")

@@ -13,15 +13,12 @@ from pretrain.training.args import (
     add_model_arguments,
     add_optimizer_arguments,
     add_run_arguments,
-    check_above_zero,
-    check_at_least,
     check_data_arguments,
-    check_in_range,
     check_model_arguments,
     check_run_arguments,
-    check_seed,
     take_sizes_of_file,
 )
+from pretrain.training.argument_checks import check_above_zero, check_at_least, check_in_range, check_seed
 from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
 from pretrain.training.video_args import (
     FINETUNE_CLIPS,

@@ -111,6 +111,8 @@ def test_command_reports_batches_and_hours(monkeypatch, capsys):
         ([CONFIG, "--gpus=0"], "--gpus must be above 0, got 0"),
     ],
 )
-def test_mistakes_are_one_sentence(monkeypatch, arguments, message):
-    with pytest.raises(SystemExit, match=message):
+def test_mistakes_are_one_sentence(monkeypatch, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *arguments)
+    assert ended.value.code
+    assert message in f"{ended.value}\n{capsys.readouterr().err}"

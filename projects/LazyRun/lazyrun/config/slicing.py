@@ -36,7 +36,6 @@ def slicing_of(cfg: DictConfig, changes: Mapping[str, Any] | None = None) -> Sli
         slicing = Slicing.from_options(options)
     except SlicingError as e:
         raise UserError(str(e)) from e
-    task = task_of(cfg).name
-    if slicing and task != "detection":
+    if slicing and (task := task_of(cfg).name) != "detection":
         raise UserError(f"slice={slicing.size} is for detectors, and the config's task is {task}; leave it out.")
     return slicing
