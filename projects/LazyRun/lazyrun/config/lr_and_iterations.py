@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from lazyrun.config.schedule import fit_schedule, iterations
 from pretrain.common.errors import UserError
 
-__all__ = ["DERIVED_FROM_EPOCHS", "Recipe", "derive_recipe"]
+__all__ = ["DERIVED_FROM_EPOCHS", "Recipe", "check_batch", "derive_recipe"]
 
 DERIVED_FROM_EPOCHS = {
     "train.max_iter": "train.epochs",
@@ -120,7 +120,7 @@ def derive_recipe(cfg: DictConfig, images: int, world_size: int) -> Recipe:
         least = 0 if name == "eval_period" else 1
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"train.{name}={value} must be a whole number of iterations, at least {least}.")
-    _check_batch(batch, train.grad_accum_steps, world_size)
+    check_batch(batch, train.grad_accum_steps, world_size)
     if train.epochs is not None:
         _fill_in_epochs(train, images, batch)
     fit_schedule(cfg.lr_multiplier, train.max_iter)
@@ -143,7 +143,8 @@ def derive_recipe(cfg: DictConfig, images: int, world_size: int) -> Recipe:
     )
 
 
-def _check_batch(batch: int, grad_accum_steps: int, world_size: int) -> None:
+def check_batch(batch: int, grad_accum_steps: int, world_size: int) -> None:
+    """Raises UserError unless processes and micro-batches share the images of a step evenly."""
     for name, value in (("train.grad_accum_steps", grad_accum_steps), ("dataloader.train.total_batch_size", batch)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name}={value} must be a whole number of at least 1.")

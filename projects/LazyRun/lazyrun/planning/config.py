@@ -10,6 +10,7 @@ from torch import nn
 
 from lazyrun.config.changes import suspecting
 from lazyrun.config.loading import load_config
+from lazyrun.config.lr_and_iterations import check_batch
 from lazyrun.config.schedule import iterations
 from lazyrun.config.task import task_of
 from lazyrun.engine.optim import build_optimizer
@@ -40,11 +41,7 @@ def config_to_plan(
     cfg = load_config(config_file, overrides)
     task = task_of(cfg)
     batch, accumulated = cfg.dataloader.train.total_batch_size, cfg.train.grad_accum_steps
-    if batch % (gpus * accumulated):
-        raise UserError(
-            f"dataloader.train.total_batch_size={batch} does not divide into {gpus} GPU(s) and "
-            f"train.grad_accum_steps={accumulated}; choose another --gpus."
-        )
+    check_batch(batch, accumulated, gpus)
     size = size or image_size_of(cfg)
     with suspecting(overrides):
         model = unfilled(lambda: build_model(_on_cpu(cfg)))
