@@ -19,6 +19,7 @@ exit code: 0 all went well; 1 the command cannot be carried out; 4 a float32 fil
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,13 +133,29 @@ def precision_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"precision": args.quantize or args.precision, "calibration": calibration}
 
 
+def images_to_compare(args: argparse.Namespace) -> Sequence[Any]:
+    """Those of --compare, or noise. All are read once, so that a damaged one is told of before the export's minutes."""
+    if not args.compare:
+        return NOISE
+    from lazyrun.inference.inputs import find_images
+    from lazyrun.onnx_runner import OnnxFileError
+    from lazyrun.onnx_runner.images import read_rgb
+
+    images = find_images(args.compare, args.output / "none")
+    try:
+        for image in images:
+            read_rgb(image)
+    except OnnxFileError as e:
+        raise UserError(f"--compare: {e}") from e
+    return images
+
+
 def write_whole(args: argparse.Namespace, cfg: "DictConfig") -> bool:
     """Writes the whole model unless it is there already, and compares; returns whether both find the same."""
     from lazyrun.config.task import task_of
     from lazyrun.export.whole import compare_with, export_whole
-    from lazyrun.inference.inputs import find_images
 
-    images = find_images(args.compare, args.output / "none") if args.compare else NOISE
+    images = images_to_compare(args)
     options = {}
     if args.annotations:
         from lazyrun.evaluation.truth import read_truth
@@ -174,9 +191,8 @@ def write_classifier(args: argparse.Namespace) -> bool:
     if args.output.suffix != ".onnx" or args.pyramid or args.size or args.opts:
         raise UserError("Without --config-file a classifier is exported, whole, as an .onnx file of its own size.")
     from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
-    from lazyrun.inference.inputs import find_images
 
-    images = find_images(args.compare, args.output / "none") if args.compare else NOISE
+    images = images_to_compare(args)
     if args.force or not args.output.exists():
         metadata = export_classifier(args.weights, args.output, **precision_of(args))
         what = f"{len(metadata.categories)} classes, {metadata.largest[0]} pixels, {metadata.precision}"

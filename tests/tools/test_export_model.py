@@ -40,3 +40,11 @@ def test_precision_and_calibration_images(tmp_path):
     with pytest.raises(UserError, match="holds no images"):
         (tmp_path / "a.png").unlink()
         TOOL.precision_of(args)
+
+
+def test_images_that_cannot_be_compared_are_told_of_before_the_export(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    args = TOOL.parse_args([*WHOLE, "--compare", str(tmp_path)])
+    with pytest.raises(UserError, match=r"a\.png"):
+        TOOL.images_to_compare(args)
+    assert len(TOOL.images_to_compare(TOOL.parse_args(WHOLE))) == 2

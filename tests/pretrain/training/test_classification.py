@@ -25,15 +25,6 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 CLASSES = ("bright", "dark", "striped")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the subprocesses: sums have the same order, and tiny models run no slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def picture(kind, generator):
     base = {"bright": 200, "dark": 40, "striped": 120}[kind]
     pixels = np.full((32, 32), base) + (kind == "striped") * 80 * (np.arange(32) % 8 < 4)

@@ -22,15 +22,6 @@ PRETRAIN = dict(model="convmae_convvit_tiny_patch8_32", epochs=2, blr=1e-2, save
 FINETUNE = dict(model="convvit_tiny_patch8_32", epochs=1, lr=1e-3, layer_decay=0.7, accum_iter=2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the subprocesses: sums have the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Twelve training and five held-out pictures in two classes: three steps of four, and uneven shares."""

@@ -119,7 +119,7 @@ def read_config(config_file: str) -> DictConfig:
         UserError: there is no such file, it cannot be read, or it is YAML and names something else.
     """
     if not Path(config_file).is_file():
-        raise UserError(f"Config file {config_file!r} does not exist; name one with --config-file.")
+        raise UserError(f"Config file {config_file!r} does not exist; check its path.")
     try:
         if config_file.endswith((".yaml", ".yml")):
             cfg = OmegaConf.create(read_yaml(config_file), flags={"allow_objects": True})
