@@ -1,4 +1,4 @@
-"""Pretraining on a small file system that is full: a sentence, whole files, and the same end once there is room."""
+"""Trainings on a small file system that is full: a sentence, whole files, and the same end once there is room."""
 
 import os
 import shutil
@@ -32,9 +32,18 @@ def fill(disk, free):
         os.posix_fallocate(f.fileno(), 0, os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - free)
 
 
-def test_pretraining_on_a_full_disk(disk, tmp_path, monkeypatch):
+@pytest.fixture
+def lab(monkeypatch):
     monkeypatch.setattr(trainings, "lab", trainings.Lab())
-    training, whole, run = trainings.TRAININGS["pretrain"], tmp_path / "whole", disk / "run"
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(trainings.lab.root))
+    yield trainings.lab
+    shutil.rmtree(trainings.lab.root)
+
+
+@pytest.mark.parametrize(("name", "checkpoints"), [("pretrain", "checkpoint-*.pth"), ("detector", "model_0*.pth")])
+def test_a_full_disk(lab, disk, tmp_path, name, checkpoints):
+    training, whole, run = trainings.TRAININGS[name], tmp_path / "whole", disk / "run"
+    assert not training.is_lazy or lab.shapes.is_dir()
     done = training.run(whole)
     assert done.code == 0, done.output
     sizes = sorted(path.stat().st_size for path in whole.rglob("*") if path.is_file())
@@ -44,11 +53,10 @@ def test_pretraining_on_a_full_disk(disk, tmp_path, monkeypatch):
         assert full.code == 1 and full.fault is None, full.output
         assert full.output.count("error: ") == 1 and f"{run}/" in full.sentence, full.sentence
         assert "No space left on device" in full.sentence
-        left = list(run.glob("*.pth"))
+        left = list(run.glob(checkpoints))
         assert bool(left) == (free > 8192) and all(load_checkpoint(path) for path in left)
         assert not [path for path in run.rglob(".*") if path.is_file()]
         (disk / "filler").unlink()
     resumed = training.run(run, resume=True)
     assert resumed.code == 0, resumed.output
     assert difference(whole, run) is None
-    shutil.rmtree(trainings.lab.root)

@@ -26,9 +26,7 @@ NAMED = {name: trainings.TRAININGS[name] for name in ("mixture", "video")}
 
 @pytest.fixture(scope="module")
 def lab():
-    """One thread, and of the trainings those that need no detectron2, and all others only where they are named."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Of the trainings those that need no detectron2, and all others only where they are named."""
     importlib.import_module("torch.utils.tensorboard")  # once, and not in every process
     whole = dict(trainings.TRAININGS)
     for name in ("detector", "segmentation", *NAMED):
@@ -36,7 +34,6 @@ def lab():
     yield trainings.lab
     shutil.rmtree(trainings.lab.root, ignore_errors=True)
     trainings.TRAININGS.update(whole)
-    torch.set_num_threads(threads)
 
 
 def case(tmp_path, kind, number):

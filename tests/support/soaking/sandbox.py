@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pretrain.common import files, temporary
 
 __all__ = ["Ended", "Limits", "before_changes", "run"]
@@ -185,6 +187,7 @@ def _forget() -> None:
     temporary._cleaned.clear()
     files._checked.clear()
     atexit._clear()
+    torch.set_num_threads(1)  # its parent's other threads are not here, and would be waited for
 
 
 def _call(command: Callable[[], object]) -> int:
