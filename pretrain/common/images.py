@@ -1,6 +1,7 @@
 """Which files are images, and greyscale images of more than 8 bits, which Pillow clips to white."""
 
 import os
+import stat
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,11 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 def check_regular(path: str | os.PathLike) -> None:
     """Raises OSError for what would be waited for rather than read, such as a pipe."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it is told why
+    if not stat.S_ISREG(mode):
         raise OSError(f"{path} is no regular file")
 
 

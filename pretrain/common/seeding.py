@@ -43,12 +43,17 @@ def generators_seeded(python_seed: int, numpy_seed: int, torch_seed: int) -> Ite
         np.random.set_state(numpy_state)
 
 
+def _sequence(*seed: int) -> np.random.SeedSequence:
+    """`SeedSequence(seed)` of numbers below 2**32; given as a tuple, it would be slow to convert them."""
+    return np.random.SeedSequence(np.array(seed, np.uint32))  # type: ignore[arg-type]  # as NumPy's manual allows
+
+
 def seeded_torch(*seed: int) -> AbstractContextManager[None]:
-    """Seeds torch's generator on the CPU from several numbers, and leaves it as it was."""
-    return _torch_generator_seeded(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    """Seeds torch's generator on the CPU from several numbers below 2**32, and leaves it as it was."""
+    return _torch_generator_seeded(int(_sequence(*seed).generate_state(1, np.uint64)[0]))
 
 
 def seeded_everywhere(*seed: int) -> AbstractContextManager[None]:
     """:func:`generators_seeded` from several numbers: timm's augmentation draws from all of them."""
-    numpy_seed, python_seed = np.random.SeedSequence([*seed, 1]).generate_state(2)
-    return generators_seeded(python_seed, numpy_seed, np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    numpy_seed, python_seed = _sequence(*seed, 1).generate_state(2)
+    return generators_seeded(python_seed, numpy_seed, _sequence(*seed).generate_state(1, np.uint64)[0])

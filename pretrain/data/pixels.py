@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch.nn.functional import interpolate
 from torchvision import io as torchvision_io
 from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms.v2.functional import resize as resize_any
@@ -25,6 +26,8 @@ __all__ = [
     "as_tensor",
     "crop_and_resize",
     "decode",
+    "flip",
+    "height_and_width",
     "images_on",
     "normalisation",
     "normalise",
@@ -80,6 +83,10 @@ def _decode_jpeg(content: bytes, mode: str) -> torch.Tensor | None:
         return None
 
 
+def height_and_width(image: Pixels) -> tuple[int, int]:
+    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[-2], image.shape[-1])
+
+
 def as_tensor(image: Pixels) -> torch.Tensor:
     """A PIL image as a uint8 tensor `(C, H, W)`; a tensor as it is."""
     return functional.pil_to_tensor(image) if isinstance(image, Image.Image) else image
@@ -96,9 +103,17 @@ def resize(image: Pixels, size: Sequence[int]) -> Pixels:
     Each of the two passes, along rows and along columns, gives a tensor's pixel as a PIL image's or one beside it.
     """
     if isinstance(image, torch.Tensor):
-        # This layout is what torch has fast code for.
-        image = image[None].contiguous(memory_format=torch.channels_last)[0]
+        # (1, C, H, W), kept as (1, H, W, C), is what torch has fast code for.
+        batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
+        if len(size) == 2:  # what resize_any does too, with less around it
+            return interpolate(batch, tuple(size), mode="bicubic", antialias=True)[0]
+        image = batch[0]
     return resize_any(image, list(size), InterpolationMode.BICUBIC, antialias=True)
+
+
+def flip(image: Pixels) -> Pixels:
+    """Left and right exchanged."""
+    return image.flip(-1) if isinstance(image, torch.Tensor) else functional.hflip(image)
 
 
 def crop_and_resize(image: Pixels, box: Sequence[int], size: Sequence[int]) -> Pixels:
@@ -109,7 +124,9 @@ def crop_and_resize(image: Pixels, box: Sequence[int], size: Sequence[int]) -> P
         size: height and width of the result.
     """
     top, left, height, width = box
-    return resize(functional.crop(image, top, left, height, width), size)
+    if isinstance(image, torch.Tensor):
+        return resize(image[:, top : top + height, left : left + width], size)
+    return resize(image.crop((left, top, left + width, top + height)), size)
 
 
 def normalisation(in_chans: int) -> tuple[list[float], list[float]]:

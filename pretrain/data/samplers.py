@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
@@ -41,6 +42,20 @@ class StatelessSampler(Sampler):
         return iter([(self.epoch, int(i)) for i in itertools.islice(mine, self.start, None)])
 
 
+def collate(samples: list[Any]) -> Any:
+    """A batch of samples, of whose pixels each image stays as the decoder made it: channel beside channel.
+
+    To put the channels apart would take workers ten times as long, and normalisation on the device does it anyway.
+
+    Args:
+        samples: named tuples whose `image` is pixels `(C, H, W)`, uint8, or something else, which is stacked as it is.
+    """
+    if samples[0].image.dtype != torch.uint8:
+        return default_collate(samples)
+    batch = default_collate([sample._replace(image=sample.image.permute(1, 2, 0)) for sample in samples])
+    return batch._replace(image=batch.image.permute(0, 3, 1, 2))
+
+
 def train_loader(
     dataset: EpochDataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
 ) -> DataLoader:
@@ -60,6 +75,7 @@ def train_loader(
         sampler=StatelessSampler(len(dataset), world, dataset.seed, shuffle),
         num_workers=num_workers,
         pin_memory=pin_memory,
+        collate_fn=collate,
         drop_last=True,
         generator=torch.Generator(),  # else each pass over the loader would draw from the global one
     )
@@ -81,4 +97,6 @@ class ExactSampler(Sampler):
 def eval_loader(dataset: EpochDataset, batch_size: int, num_workers: int, world: World) -> DataLoader:
     """All images of a data set, shared by the processes without a duplicate."""
     sampler = ExactSampler(len(dataset), world)
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, generator=torch.Generator())
+    return DataLoader(
+        dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate, generator=torch.Generator()
+    )

@@ -4,16 +4,18 @@ All take PIL images and uint8 tensors, draw the same crop for both, and give uin
 :func:`pretrain.data.pixels.images_on` normalises them in batches.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from timm.data import create_transform
 from timm.data.transforms import ResizeKeepRatio
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode, functional
 
 from pretrain.common.errors import UserError
-from pretrain.data.pixels import Pixels, as_tensor, crop_and_resize, normalisation, resize
+from pretrain.data.pixels import Pixels, as_tensor, crop_and_resize, flip, height_and_width, normalisation, resize
 
 __all__ = [
     "LargestCentre",
@@ -27,17 +29,47 @@ __all__ = [
 
 def train_transform(img_size: Sequence[int], crop_min: float = 0.2) -> Callable:
     """A random crop of at least `crop_min` of the image's area, resized, and a flip."""
-    return transforms.Compose([RandomCrop(img_size, crop_min), transforms.RandomHorizontalFlip(), as_tensor])
+    return transforms.Compose([RandomCrop(img_size, crop_min), random_flip, as_tensor])
 
 
-class RandomCrop(transforms.RandomResizedCrop):
-    """torchvision's random crop, whose box depends on the image's size and torch's generator alone."""
+class RandomCrop:
+    """torchvision's `RandomResizedCrop`: the box depends on the image's size and torch's generator alone.
+
+    The draws and the box are those of its `get_params`, which takes the logarithm of the proportions for each image.
+
+    Args:
+        size: height and width of the result.
+        crop_min: smallest share of the image's area.
+    """
+
+    PROPORTIONS = (3 / 4, 4 / 3)
+    ATTEMPTS = 10
 
     def __init__(self, size: Sequence[int], crop_min: float):
-        super().__init__(tuple(size), scale=(crop_min, 1.0), interpolation=InterpolationMode.BICUBIC)
+        self.size, self.scale = tuple(size), (crop_min, 1.0)
+        self.log_proportions = torch.log(torch.tensor(self.PROPORTIONS)).tolist()
 
-    def forward(self, img: Pixels) -> Pixels:
-        return crop_and_resize(img, self.get_params(img, self.scale, self.ratio), self.size)
+    def __call__(self, image: Pixels) -> Pixels:
+        return crop_and_resize(image, self.box(*height_and_width(image)), self.size)
+
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a part of an image of this height and width."""
+        for _ in range(self.ATTEMPTS):
+            area = height * width * torch.empty(1).uniform_(*self.scale).item()
+            proportions = torch.empty(1).uniform_(*self.log_proportions).exp_().item()
+            w, h = round(math.sqrt(area * proportions)), round(math.sqrt(area / proportions))
+            if 0 < w <= width and 0 < h <= height:
+                top = int(torch.randint(height - h + 1, (1,)))
+                return top, int(torch.randint(width - w + 1, (1,))), h, w
+        # The largest centre of permitted proportions.
+        low, high = self.PROPORTIONS
+        w, h = min(width, round(height * high)), min(height, round(width / low))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_flip(image: Pixels) -> Pixels:
+    """torchvision's `RandomHorizontalFlip`, in half of the cases."""
+    return flip(image) if torch.rand(1).item() < 0.5 else image
 
 
 def eval_transform(img_size: Sequence[int]) -> Callable:
