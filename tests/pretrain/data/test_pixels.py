@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
+from torch.utils.data import default_collate
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.common.devices import default_amp
 from pretrain.common.distributed import World
@@ -19,9 +20,10 @@ from pretrain.common.seeding import seeded_everywhere
 from pretrain.data import augmentation, pixels
 from pretrain.data import transforms as ours
 from pretrain.data.augmentation import finetune_transform
-from pretrain.data.datasets import ImageDataset
+from pretrain.data.datasets import ImageDataset, MaskedSample
 from pretrain.data.pixels import as_tensor, decode, images_on, normalisation, normalise, resize
 from pretrain.data.readers import open_reader
+from pretrain.data.samplers import collate
 from pretrain.data.transforms import eval_transform, evaluation_pixels, evaluation_transform, train_transform
 from pretrain.training import run
 from pretrain.training.args import parse_args
@@ -207,6 +209,31 @@ def test_crop_boxes_are_the_same(monkeypatch, module, transform):
             for image in (picture(size), as_tensor(picture(size))):
                 seeded(transform, image, seed)
     assert boxes[::2] == boxes[1::2] and len(set(boxes)) > 10
+
+
+@pytest.mark.parametrize("width_and_height", [(120, 90), (32, 24), (300, 12), (10, 200), (33, 32)])
+def test_training_pixels_are_torchvisions(width_and_height):
+    """Bit for bit, with the same draws: of photos, of ones that need no resizing, and of ones too long for a crop."""
+    crop = v2.RandomResizedCrop((24, 32), (0.2, 1.0), interpolation=InterpolationMode.BICUBIC)
+    expected = v2.Compose([crop, v2.RandomHorizontalFlip()])
+    image = as_tensor(picture(width_and_height))
+    for seed in range(20):
+        for pixel_layout in (image, image.contiguous()):
+            found, *draws = seeded(train_transform((24, 32)), pixel_layout, seed)
+            then, *draws_then = seeded(expected, pixel_layout, seed)
+            assert torch.equal(found, then) and draws == draws_then
+
+
+@pytest.mark.parametrize("chans", [1, 3])
+def test_a_batch_is_that_of_its_samples(chans):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, chans, 5, 6), generator=generator, dtype=torch.uint8)
+    for dtype in (torch.uint8, torch.float32):
+        samples = [MaskedSample(image.to(dtype), torch.rand(3), torch.tensor([i])) for i, image in enumerate(images)]
+        batch = collate(samples)
+        for field, expected in zip(batch, default_collate(samples), strict=True):
+            assert torch.equal(field, expected)
+        assert images_on(batch.image, CPU).is_contiguous()
 
 
 def test_the_decoder_of_a_run(tmp_path):
