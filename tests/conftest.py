@@ -38,5 +38,6 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_memory(tmp_path_factory):
-    """What is remembered of images goes to a folder of the tests, also that of programs they start."""
-    os.environ["LAZYRUN_CACHE"] = str(tmp_path_factory.mktemp("memory"))
+    """What is remembered of images and tar files goes to folders of the tests, also that of programs they start."""
+    for name in ("LAZYRUN_CACHE", "PRETRAIN_CACHE"):
+        os.environ[name] = str(tmp_path_factory.mktemp("memory"))

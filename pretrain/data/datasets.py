@@ -1,4 +1,4 @@
-"""Training images from timm's readers, with randomness that is a function of (seed, epoch, index) alone.
+"""Training images from readers, with randomness that is a function of (seed, epoch, index) alone.
 
 What happens to an image, its random crop as well as its mask, depends on the seed, the epoch and its place in the data
 set: not on the number of workers or processes, nor on when a run was interrupted.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
@@ -46,10 +47,12 @@ class EpochDataset(Dataset):
     Attributes:
         seed: of the order, and of whatever is random in its samples.
         noun: what messages call a sample.
+        shards: `(N,)` the tar file of each sample, an index; None for samples in other files.
     """
 
     seed: int
     noun = "image"
+    shards: np.ndarray | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -81,6 +84,7 @@ class SeededImages(EpochDataset, Generic[Sample]):
     ):
         self.reader, self.transform = reader, transform
         self.seed, self.mode, self.replace, self.decoder = seed, mode, replace, decoder
+        self.shards = getattr(reader, "shards", None)
 
     def __len__(self) -> int:
         return len(self.reader)

@@ -14,6 +14,7 @@ from pretrain.common.errors import UserError
 from pretrain.common.seeding import seeded_everywhere
 from pretrain.data.datasets import SeededImages
 from pretrain.data.readers import FASHION_MNIST, open_reader
+from pretrain.data.tars import TarReader
 
 __all__ = [
     "LabelledImages",
@@ -70,14 +71,16 @@ def open_labelled(data_path: str, split: str) -> Any:
     reader = open_reader(data_path, split)
     if isinstance(reader, ReaderImageFolder):
         _check_class_folders(path / split, reader)
-    if not any(class_names(reader)):  # images of a flat tar file are all of class ""
+    if isinstance(reader, TarReader):
+        _check_labels(path / split, reader)
+    if not any(class_names(reader)):
         raise UserError(f"{data_path} names no classes for {split}, so labels are missing.")
     return reader
 
 
 def class_names(reader: Any) -> list[str]:
     """Names of the classes in the order of their indices."""
-    class_to_idx = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
+    class_to_idx = getattr(reader, "class_to_idx", None) or {}
     return sorted(class_to_idx, key=lambda name: class_to_idx[name])
 
 
@@ -104,6 +107,16 @@ def _check_class_folders(folder: Path, reader: ReaderImageFolder) -> None:
         )
 
 
+def _check_labels(folder: Path, reader: TarReader) -> None:
+    lacking = np.flatnonzero(reader.labels < 0)
+    if len(lacking):
+        raise UserError(
+            f"{len(lacking)} of {len(reader)} image(s) in the tar files of {folder} have no label, for example "
+            f"{reader.filename(int(lacking[0]))}: beside KEY.jpg there has to be KEY.cls, or KEY.json with an entry "
+            '"label"; or put the images of each class into a folder, or into a tar file, with its name.'
+        )
+
+
 def check_same_classes(train: Sequence[str], val: Sequence[str], data_path: str) -> None:
     """Raises UserError unless both splits have the same classes in the same order."""
     if list(train) == list(val):
@@ -126,6 +139,8 @@ class ReaderSubset:
 
     def __init__(self, reader: Any, indices: Sequence[int]):
         self.reader, self.indices = reader, indices
+        shards = getattr(reader, "shards", None)
+        self.shards = None if shards is None else shards[list(indices)]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -160,4 +175,4 @@ def _labels(reader: Any) -> np.ndarray:
         return np.array([label for _, label in reader.samples])
     if hasattr(reader, "dataset"):  # Hugging Face
         return np.array(reader.dataset[reader.label_key])
-    return np.asarray(reader.labels if hasattr(reader, "labels") else reader.targets)
+    return np.asarray(reader.labels)

@@ -1,9 +1,8 @@
-"""Where images come from: timm's readers of folders, tar files and Hugging Face data sets, and Fashion-MNIST."""
+"""Where images come from: timm's readers of folders and Hugging Face data sets, tar files, Fashion-MNIST."""
 
 import gzip
 import logging
 import os
-import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from PIL import Image
 from timm.data.readers.img_extensions import add_img_extensions
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_image_folder import ReaderImageFolder
-from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torchvision.datasets import FashionMNIST
 
 from pretrain.common.errors import UserError
 from pretrain.common.images import IMAGE_SUFFIXES
+from pretrain.data.tars import TarReader
 
 __all__ = ["FASHION_MNIST", "FashionMnistReader", "open_reader"]
 
@@ -38,7 +37,8 @@ def open_reader(data_path: str, split: str = "train") -> Any:
 
     Raises:
         FileNotFoundError: there is nothing at this path.
-        UserError: there are no images, or the path has a prefix of timm that cannot be read at random.
+        UserError: there are no images, a tar file is damaged, or the path has a prefix of timm that cannot be read at
+            random.
     """
     prefix = data_path.partition("/")[0]
     if prefix in ("wds", "hfids", "tfds"):
@@ -67,11 +67,7 @@ def _open_files(path: Path) -> Any:
     """A folder of images, a tar file, or a folder of tar files."""
     tars = sorted(path.glob("*.tar"))
     if path.suffix == ".tar" or (tars and not _holds_images(path)):
-        # An open tar file would be shared, with its position, by all processes forked from this one.
-        try:
-            return ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
-        except (tarfile.TarError, ValueError, AssertionError, RuntimeError) as e:
-            raise UserError(f"{path} is, or holds, a tar file without images or no tar file at all: {e}") from e
+        return TarReader([path], folder=False) if path.suffix == ".tar" else TarReader(tars, folder=True)
     if tars:
         logger.warning(
             "%s holds images, which are read, and %d .tar files, which are not (%s, …): name one to read it.",

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.data.datasets import EpochDataset
+from pretrain.data.reading_order import shuffled, shuffled_by_shards
 
 __all__ = ["ExactSampler", "StatelessSampler", "eval_loader", "train_loader"]
 
@@ -20,10 +21,24 @@ class StatelessSampler(Sampler):
 
     The order is a shuffle seeded by (seed, epoch), dealt out image by image to all processes, so that the images of an
     optimizer step are the same however many processes share it.
+
+    Args:
+        length: number of images.
+        shards, window: those of :func:`pretrain.data.reading_order.shuffled_by_shards`, for a shuffle that reads a few
+            tar files at a time; a window of 0 is that of all images.
     """
 
-    def __init__(self, length: int, world: World, seed: int, shuffle: bool = True):
+    def __init__(
+        self,
+        length: int,
+        world: World,
+        seed: int,
+        shuffle: bool = True,
+        shards: np.ndarray | None = None,
+        window: int = 0,
+    ):
         self.length, self.world, self.seed, self.shuffle = length, world, seed, shuffle
+        self.shards, self.window = shards, window
         self.epoch = self.start = 0
 
     def set_position(self, epoch: int, start: int = 0) -> None:
@@ -34,12 +49,17 @@ class StatelessSampler(Sampler):
         return self.length // self.world.size - self.start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         count = self.length // self.world.size
-        mine = order[self.world.rank :: self.world.size][:count]
+        mine = self._order()[self.world.rank :: self.world.size][:count]
         return iter([(self.epoch, int(i)) for i in itertools.islice(mine, self.start, None)])
+
+    def _order(self) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.length)
+        generator = np.random.default_rng([self.seed, self.epoch])
+        if self.window and self.shards is not None:
+            return shuffled_by_shards(self.shards, self.window, generator)
+        return shuffled(self.length, generator)
 
 
 def collate(samples: list[Any]) -> Any:
@@ -57,13 +77,27 @@ def collate(samples: list[Any]) -> Any:
 
 
 def train_loader(
-    dataset: EpochDataset, batch_size: int, num_workers: int, world: World, pin_memory: bool, shuffle: bool = True
+    dataset: EpochDataset,
+    batch_size: int,
+    num_workers: int,
+    world: World,
+    pin_memory: bool,
+    shuffle: bool = True,
+    shard_window: int = 0,
 ) -> DataLoader:
     """Whole batches of this process; `loader.sampler.set_position` chooses the epoch and where in it to begin.
 
+    Args:
+        shard_window: tar files that are read at a time, or 0 for all.
+
     Raises:
-        UserError: the data set does not fill one batch of every process.
+        UserError: the data set does not fill one batch of every process, or `shard_window` is given without tar files.
     """
+    if shard_window and dataset.shards is None:
+        raise UserError(
+            f"--shard_window {shard_window} is an order of reading tar files, and these {dataset.noun}s are in none; "
+            "leave it out."
+        )
     if len(dataset) < batch_size * world.size:
         raise UserError(
             f"{len(dataset)} {dataset.noun}s give no optimizer step: one needs at least {batch_size * world.size} "
@@ -72,7 +106,7 @@ def train_loader(
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=StatelessSampler(len(dataset), world, dataset.seed, shuffle),
+        sampler=StatelessSampler(len(dataset), world, dataset.seed, shuffle, dataset.shards, shard_window),
         num_workers=num_workers,
         pin_memory=pin_memory,
         collate_fn=collate,

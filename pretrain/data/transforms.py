@@ -12,7 +12,7 @@ import torch
 from timm.data import create_transform
 from timm.data.transforms import ResizeKeepRatio
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode, functional
+from torchvision.transforms import functional
 
 from pretrain.common.errors import UserError
 from pretrain.data.pixels import Pixels, as_tensor, crop_and_resize, flip, height_and_width, normalisation, resize

@@ -12,6 +12,7 @@ from pretrain.common.precisions import PRECISIONS
 from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
 from pretrain.training.argument_checks import check_above_zero, check_at_least, check_in_range, check_seed
 from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
+from pretrain.training.shard_args import add_shard_window
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
 from pretrain.training.video_args import PRETRAIN_CLIPS, add_clip_arguments, parse_with_recipe
 
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="add stages 1 and 2 to what the decoder sees [on]",
     )
     add_data_arguments(data)
+    add_shard_window(data)
     add_optimizer_arguments(optimization)
     optimization.add_argument("--fp32_decoder", action="store_true", help="keep the decoder out of mixed precision")
     add_run_arguments(run)
@@ -243,7 +245,8 @@ def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) 
     config = models[args.model]
     if args.patch_size is None:
         args.patch_size = list(config.get("patch_size", (4, 2, 2)))
-    args.mlp_ratio = list(per_stage("--mlp_ratio", _one_or_all(args.mlp_ratio or [4.0])))
+    ratios = args.mlp_ratio or [4.0]
+    args.mlp_ratio = list(per_stage("--mlp_ratio", ratios if len(ratios) > 1 else ratios[0]))
     if args.input_size is None:
         args.input_size = [config.get("img_size", 224)]
     if len(args.input_size) > 2:
@@ -254,10 +257,6 @@ def check_model_arguments(args: argparse.Namespace, models: Mapping[str, dict]) 
     for name in ("input_size", "patch_size"):
         if min(getattr(args, name)) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}.")
-
-
-def _one_or_all(values: list[float]) -> float | list[float]:
-    return values[0] if len(values) == 1 else values
 
 
 def take_sizes_of_file(args: argparse.Namespace) -> None:
@@ -283,7 +282,7 @@ def check_run_arguments(args: argparse.Namespace) -> None:
     check_data_arguments(args)
     check_at_least(args, 1, "batch_size", "accum_iter", "epochs", "save_epochs", "keep_checkpoints")
     check_at_least(args, 1, "log_steps", "max_failures")
-    check_at_least(args, 0, "save_steps", "max_steps")
+    check_at_least(args, 0, "save_steps", "max_steps", "shard_window")
     check_seed(args)
     check_at_least(args, 0, "warmup_epochs", "min_lr", "weight_decay", "clip_grad")
     check_above_zero(args, "blr", "lr")

@@ -20,6 +20,7 @@ from pretrain.training.args import (
 )
 from pretrain.training.argument_checks import check_above_zero, check_at_least, check_in_range, check_seed
 from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
+from pretrain.training.shard_args import add_shard_window
 from pretrain.training.video_args import (
     FINETUNE_CLIPS,
     PROBE_CLIPS,
@@ -178,6 +179,7 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
 def _training_parser(prog: str, description: str) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
     """What both kinds of training have; returns the parser and its group of augmentation."""
     parser = _parser(prog, description)
+    add_shard_window(parser.add_argument_group("reading order"))
     augmentation = parser.add_argument_group("augmentation")
     augmentation.add_argument("--crop_min", type=float, default=0.08, help="smallest area of random crops [0.08]")
     add_optimizer_arguments(parser.add_argument_group("optimization"))

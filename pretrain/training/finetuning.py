@@ -53,7 +53,8 @@ def finetuning_parts(args: argparse.Namespace, world: World, device: torch.devic
     splits = open_splits(args)
     model = make_classifier(args, len(splits.classes))
     images = finetuning_samples(args, splits.train)
-    loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+    pin_memory, window = device.type == "cuda", args.shard_window
+    loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory, shard_window=window)
     held_out = eval_loader(splits.held_out, args.batch_size, args.num_workers, world)
     mixup = _make_mixup(args, len(splits.classes))
     if initialise:

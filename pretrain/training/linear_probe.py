@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from pretrain.checkpoints.classifier_weights import Classifier, load_trunk
 from pretrain.common.distributed import World, in_world
+from pretrain.common.errors import UserError
 from pretrain.data.datasets import CorruptImages
 from pretrain.data.labelled import LabelledSamples, probing_samples
 from pretrain.data.samplers import eval_loader, train_loader
@@ -103,7 +104,10 @@ def _training_loader(
 ) -> DataLoader:
     """Augmented images, or features that :meth:`CachedFeatures.fill` computes."""
     if args.augment:
-        return train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+        pin_memory, window = device.type == "cuda", args.shard_window
+        return train_loader(images, args.batch_size, args.num_workers, world, pin_memory, shard_window=window)
+    if args.shard_window:
+        raise UserError("--no-augment reads images once, in their own order; leave out --shard_window.")
     return train_loader(CachedFeatures(images), args.batch_size, 0, world, pin_memory=False)
 
 

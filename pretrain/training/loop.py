@@ -289,7 +289,7 @@ class TrainingLoop:
         """
         parts = self.parts
         self.checkpoints.check_newest(path, state["step"])
-        check_continuation(state, path, self.effective_batch, self.num_images)
+        check_continuation(state, path, self.effective_batch, self.num_images, self.args.shard_window)
         for extra in parts.extras:
             extra.check(state)
         state = filled_state(state, path, parts.model, parts.optimizer)

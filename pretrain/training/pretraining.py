@@ -62,7 +62,8 @@ def pretraining_parts(args: argparse.Namespace, world: World, device: torch.devi
     model = make_model(args)
     targets = Targets(args, model)
     images = _seeded_images(args, model, open_reader(args.data_path), train=True)
-    loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory=device.type == "cuda")
+    pin_memory, window = device.type == "cuda", args.shard_window
+    loader = train_loader(images, args.batch_size, args.num_workers, world, pin_memory, shard_window=window)
     held_out = _held_out_loader(args, model, world)
     shown = held_out.dataset if held_out is not None else _seeded_images(args, model, images.reader, train=False)
     pictures = Pictures(args, model, shown, world)

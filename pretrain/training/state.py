@@ -98,10 +98,13 @@ def load_run_state(path: Path, args: argparse.Namespace) -> dict:
     return state
 
 
-def check_continuation(state: Mapping[str, Any], path: Path, effective_batch: int, num_images: int) -> None:
+def check_continuation(
+    state: Mapping[str, Any], path: Path, effective_batch: int, num_images: int, shard_window: int
+) -> None:
     """Raises UserError if a run cannot go on where the checkpoint was written.
 
-    In the middle of an epoch the images still to come depend on the effective batch and the number of images.
+    In the middle of an epoch the images still to come depend on the effective batch, the number of images and the order
+    in which tar files are read.
     """
     iteration = state["iteration"]
     if iteration and state["effective_batch"] != effective_batch:
@@ -115,6 +118,12 @@ def check_continuation(state: Mapping[str, Any], path: Path, effective_batch: in
         raise UserError(
             f"{path} is in the middle of an epoch of {images} images, but there are {num_images} "
             "now, in another order; resume with the same data, or from the end of an epoch."
+        )
+    window = state["args"].get("shard_window", 0)
+    if iteration and window != shard_window:
+        raise UserError(
+            f"{path} is in the middle of an epoch with --shard_window {window}, and with {shard_window} its images "
+            f"come in another order; resume with --shard_window {window}, or from the end of an epoch."
         )
 
 

@@ -45,7 +45,7 @@ PROBE_CLIPS: dict[str, dict[str, Any]] = {name: options | dict(batch_size=16) fo
 
 IMAGE_OPTIONS: dict[str, Any] = {
     **{"global_pool": True, "crop_pct": None, "color_jitter": 0.0},
-    **{"targets": ["rgb"], "mimic": "", "decoder": None},
+    **{"targets": ["rgb"], "mimic": "", "decoder": None, "shard_window": 0},
 }
 """Options that video models have no use for, with the values of those who did not give them."""
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pretrain.common.distributed import World
+from pretrain.common.errors import UserError
 from pretrain.common.seeding import seeded_everywhere, seeded_torch
 from pretrain.data.augmentation import finetune_transform, posterize_some
 from pretrain.data.datasets import CorruptImages, ImageDataset
@@ -216,8 +217,8 @@ def test_missing_and_empty(tmp_path):
     (tmp_path / "text.tar").write_text("hello")
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass
-    for name in ("text", "empty"):
-        with pytest.raises(ValueError, match=rf"{name}\.tar is, or holds, a tar file without images or no tar file"):
+    for name, problem in (("text", "is no tar file, or it is damaged"), ("empty", "")):
+        with pytest.raises(UserError, match=rf"{name}\.tar {problem}" if problem else rf"no images in .*{name}\.tar"):
             open_reader(str(tmp_path / f"{name}.tar"))
     with pytest.raises(ValueError, match="which the stream wds/ does not allow"):
         open_reader("wds/shards")

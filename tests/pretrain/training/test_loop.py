@@ -104,6 +104,7 @@ def arguments(output_dir, **overrides):
         save_steps=0,
         keep_checkpoints=9,
         log_steps=1,
+        shard_window=0,
         max_steps=0,
     )
     return argparse.Namespace(**values | overrides)

@@ -11,6 +11,7 @@ from typing import Any
 import PIL
 
 from lazyrun.data.inspection.facts import ImageFacts, Version
+from pretrain.common.cache_folder import cache_folder
 from pretrain.common.files import replacing
 
 __all__ = ["ImageMemory", "memory_folder"]
@@ -23,14 +24,7 @@ TYPES = {f.name: type(getattr(ImageFacts(), f.name)) for f in fields(ImageFacts)
 
 def memory_folder() -> Path | None:
     """Where it is kept by default: `LAZYRUN_CACHE`, else `lazyrun` in the user's cache folder; None without a home."""
-    named = os.environ.get("LAZYRUN_CACHE")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    if base and os.path.isabs(base):
-        return Path(base) / "lazyrun"
-    home = os.path.expanduser("~")
-    return Path(home) / ".cache" / "lazyrun" if os.path.isabs(home) else None
+    return cache_folder("LAZYRUN_CACHE", "lazyrun")
 
 
 class ImageMemory:

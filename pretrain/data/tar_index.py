@@ -1,0 +1,166 @@
+"""Where the images of a tar file lie: found once, as that reads every header of the file, and kept between runs."""
+
+import hashlib
+import json
+import logging
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from pretrain.common.cache_folder import cache_folder
+from pretrain.common.errors import UserError
+from pretrain.common.files import replacing
+from pretrain.common.images import IMAGE_SUFFIXES, check_regular
+
+__all__ = ["TarIndex", "tar_index"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of the files that keep an index; to be raised whenever another version would find something else."""
+
+BLOCK = tarfile.BLOCKSIZE
+LARGEST_LABEL = 1 << 20
+"""Bytes of a file with a label; a larger one is something else."""
+
+
+class TarIndex(NamedTuple):
+    """The images of a tar file, in its order; of those of the same name the last, as unpacking would leave it.
+
+    Attributes:
+        names: `(N,)` UTF-8 bytes; a tar file within the tar file counts as a folder.
+        offsets: `(N,)` where their content begins, in bytes from the beginning of the file.
+        sizes: `(N,)` bytes.
+        labels: `(N,)` UTF-8 bytes, what `KEY.cls` or `KEY.json` beside the image says; empty for nothing.
+    """
+
+    names: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+
+
+def tar_index(path: Path) -> TarIndex:
+    """The images of a tar file, from an earlier run if the file has not changed since.
+
+    What is found is kept in the folder that `PRETRAIN_CACHE` names, else in `pretrain` of the user's cache folder.
+
+    Raises:
+        UserError: it is no tar file, or damaged.
+        OSError: it cannot be read.
+    """
+    check_regular(path)
+    status = path.stat()
+    version = np.array([FORMAT, status.st_size, status.st_mtime_ns])
+    folder = cache_folder("PRETRAIN_CACHE", "pretrain")
+    name = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:16]
+    kept = None if folder is None else folder / f"tar-{name}.npz"
+    index = None if kept is None else _read_kept(kept, version)
+    if index is None:
+        logger.info("Looking for the images of %s", path)
+        index = _find(path)
+        if kept is not None:
+            _keep(index, kept, version)
+    return index
+
+
+def _read_kept(path: Path, version: np.ndarray) -> TarIndex | None:
+    """None for whatever is missing, damaged, or not of this version of the tar file."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if not np.array_equal(content["version"], version):
+                return None
+            return TarIndex(*(content[field] for field in TarIndex._fields))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _keep(index: TarIndex, path: Path, version: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.savez(temporary, version=version, **index._asdict())
+    except OSError as e:
+        logger.info("The tar file will be searched again next time: %s", e)
+
+
+def _find(path: Path) -> TarIndex:
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, str] = {}
+    with open(path, "rb") as file:
+        try:
+            for name, offset, size in _members(file, "", 0, os.fstat(file.fileno()).st_size):
+                suffix = PurePosixPath(name).suffix.lower()
+                if suffix in IMAGE_SUFFIXES:
+                    images.pop(name, None)  # the last one of a name comes in its own place
+                    images[name] = offset, size
+                elif suffix in (".cls", ".json") and size <= LARGEST_LABEL:
+                    file.seek(offset)
+                    _note_label(labels, name, file.read(size))
+        except tarfile.TarError as e:
+            raise UserError(f"{path} is no tar file, or it is damaged: {e}. Make or fetch it again.") from e
+    keys = (name.removesuffix(PurePosixPath(name).suffix) for name in images)
+    places = np.array(list(images.values()), dtype=np.int64).reshape(-1, 2)
+    return TarIndex(
+        names=_as_bytes(list(images)),
+        offsets=places[:, 0],
+        sizes=places[:, 1],
+        labels=_as_bytes([labels.get(f"{key}.cls") or labels.get(f"{key}.json", "") for key in keys]),
+    )
+
+
+def _members(file: BinaryIO, folder: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of the regular files of a tar file, also of those in tar files within it.
+
+    Args:
+        folder: goes before the names, "" or with a slash at its end.
+        start, end: where in the outermost file this one begins and ends.
+
+    Raises:
+        tarfile.TarError: it is damaged.
+    """
+    file.seek(start)
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (member := tar.next()) is not None and member.offset < end:
+            tar.members.clear()  # it would keep all it has seen
+            name, offset = folder + member.name.removeprefix("./"), member.offset_data
+            if not member.isreg() or member.issparse():
+                continue
+            if name.lower().endswith(".tar"):
+                yield from _members(file, name[: -len(".tar")] + "/", offset, offset + member.size)
+            else:
+                yield name, offset, member.size
+        if member is None:
+            _check_end(file, tar.offset)
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """Raises tarfile.ReadError unless a tar file may end here: tarfile takes anything but a header for its end."""
+    file.seek(offset)
+    block = file.read(BLOCK)
+    if not block:
+        logger.warning("%s has no mark at its end: if it was copied, the copy may be incomplete.", file.name)
+    elif block != bytes(BLOCK):
+        raise tarfile.ReadError(f"at byte {offset} there is neither a file nor the mark of the end")
+
+
+def _note_label(labels: dict[str, str], name: str, content: bytes) -> None:
+    """Takes note of the text of a `.cls` file, or of the entry "label" of a `.json` file, a number or a text."""
+    try:
+        label = content.decode("utf-8")
+        if name.lower().endswith(".json"):
+            entries = json.loads(label)
+            value = entries.get("label") if isinstance(entries, dict) else None
+            label = str(value) if isinstance(value, int | str) else ""
+    except (ValueError, RecursionError):
+        label = ""
+    labels[str(PurePosixPath(name).with_suffix(PurePosixPath(name).suffix.lower()))] = label.strip()
+
+
+def _as_bytes(texts: list[str]) -> np.ndarray:
+    return np.array([text.encode("utf-8", "surrogateescape") for text in texts], dtype=np.bytes_)
