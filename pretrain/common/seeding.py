@@ -45,7 +45,7 @@ def generators_seeded(python_seed: int, numpy_seed: int, torch_seed: int) -> Ite
 
 def _sequence(*seed: int) -> np.random.SeedSequence:
     """`SeedSequence(seed)` of numbers below 2**32; given as a tuple, it would be slow to convert them."""
-    return np.random.SeedSequence(np.array(seed, np.uint32))  # type: ignore[arg-type]  # as NumPy's manual allows
+    return np.random.SeedSequence(np.array(seed, np.uint32))
 
 
 def seeded_torch(*seed: int) -> AbstractContextManager[None]:

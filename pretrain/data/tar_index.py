@@ -127,7 +127,7 @@ def _members(file: BinaryIO, folder: str, start: int, end: int) -> Iterator[tupl
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None and member.offset < end:
-            tar.members.clear()  # it would keep all it has seen
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep all it has seen
             name, offset = folder + member.name.removeprefix("./"), member.offset_data
             if not member.isreg() or member.issparse():
                 continue

@@ -279,6 +279,12 @@ def test_a_file_of_another_number_of_classes(data, reference_names, tmp_path):
         (knn, dict(temperature="nan"), "--temperature must be above 0, got nan"),
         (knn, dict(seed=-1), r"--seed must be at least 0 and below 2\*\*31, got -1"),
         (knn, dict(num_workers=-1), "--num_workers must be at least 0, got -1"),
+        (finetune, dict(shard_window=2), "--shard_window 2 is an order of reading tar files, and these images are in"),
+        (
+            linprobe,
+            {"no-augment": "True", "shard_window": 2},
+            "reads images once, in their own order; leave out",
+        ),
         (linprobe, dict(weight_decay=0.1), "runs without weight decay, got --weight_decay 0.1"),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -147,6 +148,22 @@ def test_the_middle_of_an_epoch_belongs_to_its_effective_batch(images, whole_run
     assert checkpoint(tmp_path, 3)["iteration"] == 3
 
 
+def test_tar_files_of_which_a_few_are_read_at_a_time(images, tmp_path):
+    """A run on them goes on in the middle of an epoch as if it had not stopped, and only in the same order."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, start in enumerate(range(0, 10, 4)):
+        with tarfile.open(data / f"part-{i:06d}.tar", "w") as tar:
+            for path in sorted((images / "train").iterdir())[start : start + 4]:
+                tar.add(path, path.name)
+    pretrain_main(arguments(data, tmp_path / "whole", shard_window=2))
+    pretrain_main(arguments(data, tmp_path / "stopped", shard_window=2, max_steps=7))
+    with pytest.raises(SystemExit, match=r"with --shard_window 2, and with 0 its images come in another order; resume"):
+        pretrain_main(arguments(data, tmp_path / "stopped", resume="auto"))
+    pretrain_main(arguments(data, tmp_path / "stopped", shard_window=2, resume="auto"))
+    assert_same_state(checkpoint(tmp_path / "stopped", 10), checkpoint(tmp_path / "whole", 10))
+
+
 def test_rotation_never_removes_the_file_just_written(tmp_path):
     state = {"model": {}, "args": {}}
     checkpoints = Checkpoints(tmp_path, keep=1)
@@ -272,6 +289,7 @@ def test_visualize(images, whole_run, tmp_path):
         (dict(clip_grad=-1), "--clip_grad must be at least 0, got -1.0"),
         (dict(lr=0), "--lr must be above 0, got 0.0"),
         (dict(blr="inf"), "--blr must be above 0, got inf"),
+        (dict(shard_window=-1), "--shard_window must be at least 0, got -1"),
         (dict(picture_epochs=0), "--picture_epochs must be at least 1, got 0"),
     ],
 )
