@@ -13,11 +13,11 @@ def shuffled(length: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def shuffled_by_shards(shards: np.ndarray, window: int, generator: np.random.Generator) -> np.ndarray:
-    """Shuffles images so that those of about `window` tar files are read at a time, and each file once.
+    """Shuffles images so that those of about `window` tar files are read at a time, one file after the other.
 
     The files are put into a row in random order, each with its images shuffled. The row is cut into `window` pieces of
-    equal length, of which the result takes an image in turn. Dealt out image by image, it gives each of several
-    processes pieces of its own, provided that `window` is a multiple of their number.
+    equal length, of which the result takes an image in turn; a file at a cut belongs to two pieces. Dealt out image by
+    image, the result gives each of several processes pieces of its own, if `window` is a multiple of their number.
 
     Args:
         shards: `(N,)` each image's tar file, an index.

@@ -62,7 +62,6 @@ def tar_index(path: Path) -> TarIndex:
     kept = None if folder is None else folder / f"tar-{name}.npz"
     index = None if kept is None else _read_kept(kept, version)
     if index is None:
-        logger.info("Looking for the images of %s", path)
         index = _find(path)
         if kept is not None:
             _keep(index, kept, version)

@@ -1,6 +1,7 @@
 """Images in tar files, read by their place in them: no file stays open, so processes share none."""
 
 import io
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from pretrain.common.errors import UserError
 from pretrain.data.tar_index import tar_index
 
 __all__ = ["TarReader"]
+
+logger = logging.getLogger(__name__)
 
 SHARD = re.compile(r"(.*[-_])?\d{4,}")
 """What tar files are called that are parts of a data set, such as `train-000123`; another name may be a class."""
@@ -40,6 +43,7 @@ class TarReader:
 
     def __init__(self, paths: Sequence[Path], folder: bool):
         self.paths = sorted(paths, key=lambda path: natural_key(path.name))
+        logger.info("Looking for the images of %d tar file(s), %s …", len(self.paths), self.paths[0])
         indices = [tar_index(path) for path in self.paths]
         shards = np.repeat(np.arange(len(indices)), [len(index.names) for index in indices])
         if not len(shards):
