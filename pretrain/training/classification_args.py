@@ -165,7 +165,10 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     add_clip_arguments(video)
     add_clip_classifier_arguments(video)
     data = parser.add_argument_group("data")
-    folder = "folder with train/CLASS/ and val/CLASS/ folders of images, or of videos; for these also lists train.csv …"
+    folder = (
+        "folder with train/CLASS/ and val/CLASS/ folders of images, or of videos; or train/ and val/ with tar files of "
+        "images; for videos also lists train.csv …"
+    )
     add_data_arguments(data, folder)
     data.add_argument("--train_split", default="train", help="folder, or split of a Hugging Face data set [train]")
     data.add_argument("--val_split", default="val", help="likewise [val]")
