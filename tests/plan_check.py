@@ -22,6 +22,7 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     video = ["--model=videoconvmae_convvit_tiny_patch16"]
     yield "pretraining VideoConvMAE tiny, batch 2", lambda: planned.pretraining(video, 2, False)
     yield "tiny detector, 64 pixels, batch 1", lambda: planned.detector(TINY, [], 64, 1)
+    yield "the same, batch 8", lambda: planned.detector(TINY, [], 64, 8)
     yield "ConvMAE-B's detector, 224 pixels, batch 1", lambda: planned.detector(B, [], 224, 1)
     yield "tiny UperNet, batch 2", lambda: planned.segmentor(UPERNET, [], 2)
 

@@ -19,9 +19,10 @@ def generator():
     return module
 
 
-def test_first_frames_tell_nothing(generator):
+@pytest.mark.parametrize("plain", [False, True])
+def test_first_frames_tell_nothing(generator, plain):
     """A scene begins with the same frame whatever its class, and goes on differently in each."""
-    videos = {name: generator.Scene(np.random.default_rng(3), 32).video(name, 3) for name in generator.CLASSES}
+    videos = {name: generator.Scene(np.random.default_rng(3), 32, plain).video(name, 3) for name in generator.CLASSES}
     first = videos["left"][0]
     assert all(np.array_equal(frames[0], first) for frames in videos.values())
     later = [frames[2] for frames in videos.values()]
@@ -29,7 +30,7 @@ def test_first_frames_tell_nothing(generator):
 
 
 def test_classes_are_what_they_say(generator):
-    scene = generator.Scene(np.random.default_rng(0), 48)
+    scene = generator.Scene(np.random.default_rng(0), 48, plain=False)
     scene.background[:] = 0
     scene.shapes = scene.shapes[:1]
     scene.shapes[0] |= {"place": np.array([24.0, 24.0]), "colour": np.array([255, 255, 255]), "speed": 3.0, "turn": 9.0}
@@ -49,8 +50,16 @@ def test_classes_are_what_they_say(generator):
     assert np.array_equal(turned[2], back[0]) and np.array_equal(turned[0], back[2])
 
 
+def test_plain_scenes_are_light_shapes_on_one_dark_background(generator):
+    scene = generator.Scene(np.random.default_rng(2), 32, plain=True)
+    frame = scene.video("left", 1)[0]
+    assert 2 <= len(scene.shapes) <= 4
+    assert frame.min() == generator.DARK and frame.max() == generator.LIGHT
+    assert (frame == generator.DARK).all(-1).mean() > 0.2 and np.ptp(frame, axis=-1).max() == 0
+
+
 def test_shapes_come_back_at_the_other_side(generator):
-    scene = generator.Scene(np.random.default_rng(1), 32)
+    scene = generator.Scene(np.random.default_rng(1), 32, plain=True)
     for shape in scene.shapes:
         shape["speed"] = 4.0
     frames = scene.video("right", 9)

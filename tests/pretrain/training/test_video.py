@@ -160,6 +160,21 @@ def test_two_processes_equal_one(videos, tmp_path):
     assert [r["short_videos"] for name in ("one", "two") for r in log(tmp_path / name)] == [1, 1, 1, 1]
 
 
+def test_two_processes_equal_one_in_finetuning(videos, pretrained, tmp_path):
+    """Three held-out videos: an evaluation that padded its share to equal length would count four."""
+    plain = dict(init_weights=pretrained / "encoder.pth", epochs=1, mixup=0, cutmix=0, drop_path=0, model_ema=0.9)
+    finetune.main(arguments(videos, tmp_path / "one", **plain, batch_size=6))
+    two = arguments(videos, tmp_path / "two", **plain, batch_size=3)
+    preloaded.run_as_two(["-m", "pretrain.finetune", *two], ENVIRONMENT)
+    for file in ("classifier.pth", "classifier_ema.pth"):
+        one, two = (load_checkpoint(tmp_path / name / file)["model"] for name in ("one", "two"))
+        for name, tensor in one.items():
+            torch.testing.assert_close(tensor, two[name], rtol=1e-4, atol=1e-5, msg=name)
+    one, two = (result(tmp_path / name, "finetune") for name in ("one", "two"))
+    assert one["images"] == two["images"] == 3
+    assert one["acc1"] == pytest.approx(two["acc1"]) and one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+
+
 def test_finetuning_and_the_views_of_its_evaluation(videos, finetuned, tmp_path):
     trained = result(finetuned, "finetune")
     assert (trained["classes"], trained["images"], trained["num_frames"]) == (2, 3, 4)
