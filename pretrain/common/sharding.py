@@ -10,6 +10,7 @@ Weights are gathered in float32 and autocast is what lowers the precision, as it
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "is_sharded",
     "shard",
     "sliced_as",
+    "sliced_moments",
     "whole_content",
     "whole_weights",
 ]
@@ -127,10 +129,12 @@ def whole_content(content: Any, kept: bool) -> Any:
         kept: whether this process needs it, or only gives its slices.
     """
     if isinstance(content, DTensor):
-        whole = content.full_tensor()
-        return whole.cpu() if kept else None
-    if isinstance(content, Mapping):
-        return {key: whole_content(value, kept) for key, value in content.items()}
+        tensor = content.full_tensor()
+        return tensor.cpu() if kept else None
+    if isinstance(content, dict):
+        whole = copy(content)  # with what PyTorch notes of the versions of layers
+        whole.update({key: whole_content(value, kept) for key, value in content.items()})
+        return whole
     if isinstance(content, list | tuple):
         return type(content)(whole_content(value, kept) for value in content)
     return content
@@ -145,3 +149,13 @@ def sliced_as(tensor: Any, owner: Any) -> Any:
     if not (isinstance(owner, DTensor) and isinstance(tensor, torch.Tensor) and owner.shape == tensor.shape):
         return tensor
     return distribute_tensor(tensor, owner.device_mesh, owner.placements, src_data_rank=None)
+
+
+def sliced_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state of whole tensors, with the slices of them that belong to this process's parameters."""
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    moments = {
+        index: {name: sliced_as(value, parameters.get(index)) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {**state, "state": moments}

@@ -19,7 +19,7 @@ from pretrain.common.sharded_files import read_tensors, sliced_tensors, with_ten
 from pretrain.common.sharding import check_can_shard, shard, sliced_as
 from pretrain.models.layers import Block, ConvBlock
 
-__all__ = ["filled_state", "shard_blocks", "shards_weights"]
+__all__ = ["blocks_of", "filled_state", "shard_blocks", "shards_weights"]
 
 
 def shards_weights(args: argparse.Namespace, world: World) -> bool:
@@ -36,7 +36,12 @@ def shards_weights(args: argparse.Namespace, world: World) -> bool:
 
 def shard_blocks(loss: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Shares out the parameters of the loss's model, block by block; see :func:`pretrain.common.sharding.shard`."""
-    shard(loss, optimizer, device, [module for module in loss.modules() if isinstance(module, Block | ConvBlock)])
+    shard(loss, optimizer, device, blocks_of(loss))
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The modules whose weights are gathered one at a time."""
+    return [module for module in model.modules() if isinstance(module, Block | ConvBlock)]
 
 
 @torch.no_grad()
