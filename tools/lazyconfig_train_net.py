@@ -23,6 +23,7 @@ examples:
   check without training ... --dry-run
   evaluate              ... --eval-only train.init_checkpoint=output/mine/model_best.pth
   on a CPU              ... --num-gpus 0 train.device=cpu
+  larger than one GPU   ... train.fsdp=true model.backbone.net.use_act_checkpoint=true
   several machines      torchrun --nnodes 2 --nproc-per-node 8 ... tools/lazyconfig_train_net.py --config-file CONFIG.py
 """
 

@@ -14,13 +14,13 @@ from pretrain.checkpoints.classifier_weights import Classifier
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.files import save_atomically, save_json
+from pretrain.common.sharding import full_weights
 from pretrain.data.labelled import LabelledSamples, open_split
 from pretrain.data.labels import LabelledSample, check_same_classes, class_names, take_fraction
 from pretrain.data.pixels import images_on
 from pretrain.data.video.datasets import ClipNotes, LabelledClip, LabelledClips
 from pretrain.evaluation.accuracy import accuracy_line
 from pretrain.evaluation.classifiers import describe, held_out_images
-from pretrain.training.sharding import full_weights
 
 __all__ = ["ClassificationLoss", "Results", "Splits", "clip_notes", "noting_inputs", "open_splits"]
 

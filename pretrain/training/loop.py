@@ -17,13 +17,14 @@ import torch
 from pretrain.common.devices import peak_memory_bytes
 from pretrain.common.distributed import World
 from pretrain.common.files import save_json
+from pretrain.common.sharding import full_weights, whole_weights
 from pretrain.data.datasets import EpochDataset
 from pretrain.data.samplers import StatelessSampler
 from pretrain.training.checkpoint_files import Checkpoints
 from pretrain.training.metrics import MetricWriter, Progress
 from pretrain.training.parts import TrainingParts
 from pretrain.training.schedule import effective_batch_size, learning_rate
-from pretrain.training.sharding import filled_state, full_weights, whole_weights
+from pretrain.training.sharding import filled_state
 from pretrain.training.state import (
     check_continuation,
     check_finite,

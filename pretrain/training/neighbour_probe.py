@@ -10,6 +10,7 @@ from pretrain.checkpoints.classifier_weights import load_trunk
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.seeding import seeded_everywhere
+from pretrain.common.sharding import full_weights
 from pretrain.data.labelled import is_video
 from pretrain.evaluation.classifiers import make_classifier
 from pretrain.evaluation.neighbours import NeighbourImages, measure_neighbours, open_neighbour_images
@@ -19,7 +20,6 @@ from pretrain.names import classifier_of
 from pretrain.training.args import PROBE_DEFAULTS
 from pretrain.training.classification_args import parse_knn_args
 from pretrain.training.precision import Precision
-from pretrain.training.sharding import full_weights
 
 __all__ = ["NeighbourProbe"]
 

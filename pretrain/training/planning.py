@@ -15,6 +15,7 @@ from pretrain.models.autoencoder import ReconstructionLoss
 from pretrain.models.mixture import PIXELS
 from pretrain.training.args import parse_args
 from pretrain.training.pretraining import make_model
+from pretrain.training.sharding import blocks_of
 from pretrain.training.video_pretraining import make_video_model
 
 __all__ = ["pretraining_to_plan"]
@@ -55,6 +56,7 @@ def pretraining_to_plan(argv: Sequence[str], gpus: int, images: int) -> Training
         gpus=gpus,
         steps=min(steps, args.max_steps) if args.max_steps else steps,
         noun="clip" if video else "image",
+        units=blocks_of(model) if args.fsdp and gpus > 1 else None,
     )
 
 

@@ -17,11 +17,12 @@ from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.run_lock import run_lock
 from pretrain.common.seeding import seed_everything
+from pretrain.common.sharding import full_weights
 from pretrain.training.checkpoint_files import Checkpoints, ShardedCheckpoints
 from pretrain.training.loop import TrainingLoop
 from pretrain.training.parts import MakeParts, TrainingParts
 from pretrain.training.schedule import effective_batch_size, scaled_learning_rate
-from pretrain.training.sharding import full_weights, shard, shards_weights
+from pretrain.training.sharding import shard_blocks, shards_weights
 from pretrain.training.state import exported_step, load_run_state, warn_of_another_rate
 from pretrain.training.step import Stepper
 
@@ -130,7 +131,7 @@ def _parallel(parts: TrainingParts, args: argparse.Namespace, world: World, devi
     """The loss, compiled if asked for, whose gradients are averaged over the processes."""
     loss = parts.loss
     if shards_weights(args, world):
-        shard(loss, parts.optimizer, device)
+        shard_blocks(loss, parts.optimizer, device)
         logger.info("Weights, gradients and moments are shared out over %d processes.", world.size)
         return loss
     if args.compile:

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import NonFiniteError
+from pretrain.common.sharding import full_tensor
 from pretrain.training.precision import Precision
-from pretrain.training.sharding import full_tensor
 
 __all__ = ["Step", "Stepper"]
 

@@ -8,11 +8,14 @@ import torch
 from parity import REPO
 from shapes import CONFIG
 
+from lazyrun.planning.config import config_to_plan
 from pretrain.common.planning.backward import run_backward
 from pretrain.common.planning.fake import fake_tensors
 from pretrain.common.planning.memory import LiveStorages, StepMemory
-from pretrain.common.planning.plan import Cost, Plan, Training, largest_fitting
+from pretrain.common.planning.plan import Cost, Plan, Sharing, Training, largest_fitting, make_plan
+from pretrain.common.planning.report import Assumptions, report
 from pretrain.models import build_model
+from pretrain.training.planning import pretraining_to_plan
 
 TINY = ["--model=convmae_convvit_tiny_patch8"]
 CASES = {
@@ -44,6 +47,14 @@ def test_backward_in_python_gives_the_gradients_of_the_engine(checkpointed):
             torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-7)
 
 
+def test_backward_can_let_go_of_gradients():
+    linear, x = torch.nn.Linear(3, 3), torch.ones(2, 3, requires_grad=True)
+    run_backward(lambda: linear(x).sum(), keep_gradients=False)
+    assert linear.weight.grad is None and linear.bias.grad is None and x.grad is None
+    run_backward(lambda: linear(x).sum())
+    assert linear.weight.grad is not None
+
+
 def test_storages_count_once_and_while_they_live():
     with LiveStorages() as storages:
         a = torch.zeros(10)
@@ -66,22 +77,50 @@ def test_attention_on_a_gpu_keeps_no_matrix_of_all_pairs():
         assert out.nbytes < storages.now - before <= out.nbytes + 2 * 1024 * 4 + 2 * 512
 
 
-def made_up_plan():
+def made_up_plan(sharing=None):
     training = Training("x", torch.nn.Identity(), None, None, (2, 4), batch_size=4, micro_batches=2, gpus=2, steps=10)
     probes = (2, StepMemory(20, 50, 100)), (4, StepMemory(40, 90, 200))
-    return Plan(training, 1, 4, 30, 8, [Cost("off", False, probes)])
+    return Plan(training, 1, 5, 30, 8, [Cost("off", False, probes)], sharing)
 
 
 def test_largest_batch_is_the_last_that_fits():
     plan = made_up_plan()
     [cost] = plan.costs
-    for memory in (41, 92, 100, 101, 102, 1000):
+    for memory in (42, 93, 101, 102, 103, 1000):
         n = largest_fitting(plan, cost, memory)
         assert plan.peak(cost, n + 1) > memory
         assert n == 0 or plan.peak(cost, n) <= memory
     assert (cost.saved(6), cost.peak(6)) == (60, 130)
-    assert plan.peak(cost, 6) == 4 + 8 + 30 + 130  # parameters, optimizer, DDP's buckets, the step
+    assert plan.peak(cost, 6) == 5 + 8 + 30 + 130  # parameters, optimizer, DDP's buckets, the step
     assert plan.gpu_hours(cost, 1.0) == pytest.approx(10 * 2 * 2 * 200 / 3600)
+
+
+def test_what_is_shared_out_counts_by_the_gpu():
+    plan = made_up_plan(Sharing(weights=4, outside=2, largest=1))
+    [cost] = plan.costs
+    share = (4 + 30 + 8) / 2  # weights, gradients, optimizer; no buckets
+    assert plan.peak(cost, 6) == 1 + share + 3 * 2 + 5 * 1 + 130
+
+
+def test_gpus_that_share_out_weights_need_less():
+    plans = []
+    for options in ([], ["--fsdp"]):
+        training = pretraining_to_plan([*TINY, *options], 2, 1000)
+        plans.append(make_plan(training, torch.device("cpu"), ["off"], checkpointing=[False]))
+    whole, shared = plans
+    assert len(training.units) > 4
+    assert shared.sharing.weights == 4 * shared.parameters
+    assert shared.costs[0].saved(8) == whole.costs[0].saved(8) and shared.costs[0].flops(8) == whole.costs[0].flops(8)
+    assert shared.costs[0].peak(8) < whole.costs[0].peak(8)
+    assert shared.peak(shared.costs[0], 8) < whole.peak(whole.costs[0], 8)
+    said = ["its share" in report(plan, [8], Assumptions(1, 1, 0)) for plan in plans]
+    assert said == [False, True]
+
+
+def test_configs_say_what_is_shared_out():
+    assert config_to_plan(CONFIG, ["train.fsdp=true"], 1, 1000).units is None
+    assert config_to_plan(CONFIG, [], 2, 1000).units is None
+    assert len(config_to_plan(CONFIG, ["train.fsdp=true"], 2, 1000).units) > 4
 
 
 def run(monkeypatch, *arguments):

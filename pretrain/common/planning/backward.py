@@ -49,11 +49,12 @@ def _as_forward(grad: torch.Tensor, metadata: Any) -> torch.Tensor:
     return grad if grad.dtype == metadata.dtype else grad.to(metadata.dtype)
 
 
-def run_backward(forward: Callable[[], torch.Tensor]) -> None:
+def run_backward(forward: Callable[[], torch.Tensor], keep_gradients: bool = True) -> None:
     """Accumulates the gradients of `forward()`, a scalar, in the parameters' `grad`.
 
     Args:
         forward: called once; nobody else must hold its result, which holds what the forward pass has kept.
+        keep_gradients: False lets go of each parameter's gradient as soon as it is there.
     """
     waiting, buffers, ready = _start(forward())
     with torch.no_grad():
@@ -64,7 +65,8 @@ def run_backward(forward: Callable[[], torch.Tensor]) -> None:
             del waiting[node]
             if hasattr(node, "variable"):  # AccumulateGrad
                 parameter = node.variable
-                parameter.grad = grads[0] if parameter.grad is None else parameter.grad + grads[0]
+                if keep_gradients:
+                    parameter.grad = grads[0] if parameter.grad is None else parameter.grad + grads[0]
                 del node, grads, parameter
                 continue
             inputs = [grads.get(i) for i in range(len(node._input_metadata))]

@@ -76,7 +76,7 @@ class StepMemory:
 
     Attributes:
         saved: kept between the two passes, with the input.
-        peak: most that lives at a time, with the input and the gradients.
+        peak: most that lives at a time, with the input and the gradients, if these are kept.
         flops: of both passes.
     """
 
@@ -91,11 +91,14 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
     return sum(storages.values())
 
 
-def step_memory(module: nn.Module, make_forward: Callable[[], Callable[[], torch.Tensor]]) -> StepMemory:
+def step_memory(
+    module: nn.Module, make_forward: Callable[[], Callable[[], torch.Tensor]], keep_gradients: bool = True
+) -> StepMemory:
     """Measures a step of a module of fake tensors, in :func:`pretrain.common.planning.fake.fake_tensors`.
 
     Args:
         make_forward: makes the input and returns the forward pass over it, which returns the loss.
+        keep_gradients: False counts none but those that are just being made.
     """
     module.zero_grad(set_to_none=True)
     storages = LiveStorages()
@@ -110,6 +113,6 @@ def step_memory(module: nn.Module, make_forward: Callable[[], Callable[[], torch
 
     with storages:
         run = make_forward()
-        run_backward(forward)
+        run_backward(forward, keep_gradients)
     module.zero_grad(set_to_none=True)
     return StepMemory(saved, storages.peak - start, storages.flops)

@@ -11,7 +11,7 @@ from pretrain.common.devices import AMP
 from pretrain.common.planning.fake import fake_tensors, make_fake
 from pretrain.common.planning.memory import StepMemory, bytes_of, step_memory
 
-__all__ = ["Cost", "Plan", "Training", "largest_fitting", "make_plan"]
+__all__ = ["Cost", "Plan", "Sharing", "Training", "largest_fitting", "make_plan"]
 
 MakeForward = Callable[[nn.Module, int], Callable[[], torch.Tensor]]
 """From a module of fake tensors and a batch size to the forward pass of a training step."""
@@ -32,6 +32,8 @@ class Training:
         gpus: of the recipe.
         steps: optimizer steps.
         noun: what a batch is made of.
+        units: modules whose weights are gathered one at a time, where the GPUs share out weights, gradients and the
+            optimizer's state; None if each of them has all.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Training:
     gpus: int
     steps: int
     noun: str = "image"
+    units: Sequence[nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,30 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """Weights that GPUs share out, in bytes (:mod:`pretrain.common.sharding`).
+
+    Attributes:
+        weights: all of them.
+        outside: those in no unit, which every GPU has whole during a step.
+        largest: those of the largest unit.
+    """
+
+    weights: int
+    outside: int
+    largest: int
+
+    @property
+    def working(self) -> int:
+        """What a GPU has for a time, counted and not measured.
+
+        Outside of units: weights, gradients, and the buffer to send them. Of units: the weights of one and the buffer
+        they came in, the weights of the next, the gradients of one and the buffer to send them.
+        """
+        return 3 * self.outside + 5 * self.largest
+
+
+@dataclass(frozen=True)
 class Plan:
     """Memory in bytes.
 
@@ -86,6 +113,7 @@ class Plan:
         parameters: their number; `parameter_bytes` counts buffers too.
         gradients: of all parameters that are trained; of several GPUs, as many bytes again are DDP's buckets.
         optimizer: its state.
+        sharing: of weights, gradients and optimizer; None if each GPU has all of them.
     """
 
     training: Training
@@ -94,16 +122,26 @@ class Plan:
     gradients: int
     optimizer: int
     costs: Sequence[Cost]
+    sharing: Sharing | None = None
 
     @property
     def buckets(self) -> int:
-        return self.gradients if self.training.gpus > 1 else 0
+        return self.gradients if self.training.gpus > 1 and self.sharing is None else 0
+
+    @property
+    def share(self) -> float:
+        """What each GPU always has of that which is shared out."""
+        assert self.sharing is not None
+        return (self.sharing.weights + self.gradients + self.optimizer) / self.training.gpus
 
     def peak(self, cost: Cost, batch_size: int) -> float:
         """Most bytes that are allocated on a GPU at a time.
 
         While the optimizer updates, no activations are left: then it is gradients that live beside its state.
         """
+        if self.sharing is not None:
+            buffers = self.parameter_bytes - self.sharing.weights
+            return buffers + self.share + self.sharing.working + cost.peak(batch_size)
         return self.parameter_bytes + self.optimizer + self.buckets + max(self.gradients, cost.peak(batch_size))
 
     def gpu_hours(self, cost: Cost, flops_per_second: float) -> float:
@@ -145,7 +183,15 @@ def make_plan(
             bytes_of(trained),
             _optimizer_state(training, model, trained),
             costs,
+            _sharing(training, parameters),
         )
+
+
+def _sharing(training: Training, parameters: Sequence[torch.Tensor]) -> Sharing | None:
+    if training.units is None:
+        return None
+    units, weights = [bytes_of(unit.parameters()) for unit in training.units], bytes_of(parameters)
+    return Sharing(weights, weights - sum(units), max(units, default=0))
 
 
 def _set_checkpointing(model: nn.Module, enable: bool) -> bool:
@@ -175,7 +221,7 @@ def _probe(
 
             return forward
 
-        return batch_size, step_memory(model, make_forward)
+        return batch_size, step_memory(model, make_forward, keep_gradients=training.units is None)
 
     first, second = training.probes
     return measured(first), measured(second)

@@ -58,8 +58,10 @@ def report(plan: Plan, batch_sizes: Sequence[int], assumptions: Assumptions) -> 
         f"{training.name}: {plan.parameters / 1e6:.1f} M parameters, {training.gpus} GPU(s) of {training.batch_size} "
         f"{training.noun}(s), {training.micro_batches} forward pass(es) a step",
         "",
-        f"GB on each GPU at any batch size: parameters and buffers {_gb(plan.parameter_bytes)}, gradients "
-        f"{_gb(plan.gradients)}, optimizer {_gb(plan.optimizer)}, DDP's buckets {_gb(plan.buckets)}",
+        f"GB {'in all' if plan.sharing else 'on each GPU at any batch size'}: parameters and buffers "
+        f"{_gb(plan.parameter_bytes)}, gradients {_gb(plan.gradients)}, optimizer {_gb(plan.optimizer)}, DDP's buckets "
+        f"{_gb(plan.buckets)}",
+        *_sharing_lines(plan),
         "",
         f"| precision | checkpointing | {training.noun}s | saved activations, GB | peak, GB |",
         "|---" * 5 + "|",
@@ -85,6 +87,15 @@ def report(plan: Plan, batch_sizes: Sequence[int], assumptions: Assumptions) -> 
         f"{assumptions.margin:.0%} of each GPU is left to its context, workspaces and fragmentation.",
     ]
     return "\n".join(lines)
+
+
+def _sharing_lines(plan: Plan) -> list[str]:
+    if plan.sharing is None:
+        return []
+    return [
+        f"GB on each GPU at any batch size: its share {_gb(plan.share)}; for a time {_gb(plan.sharing.working)}, of "
+        f"{_gb(plan.sharing.outside)} of weights outside of blocks and {_gb(plan.sharing.largest)} of the largest block"
+    ]
 
 
 def _plain(plan: Plan) -> Cost:

@@ -9,12 +9,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from pretrain.common.distributed import World
 from pretrain.common.sharded_files import load_whole, save_sharded
+from pretrain.common.sharding import full_tensor, full_weights, whole_weights
 from pretrain.models import build_model
 from pretrain.models.autoencoder import ReconstructionLoss
 from pretrain.models.layers import Block, ConvBlock
 from pretrain.models.mixture import MIMIC, MixtureLoss, add_target_heads
 from pretrain.training.classification import ClassificationLoss
-from pretrain.training.sharding import full_tensor, full_weights, shard, whole_weights
+from pretrain.training.sharding import shard_blocks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +58,7 @@ def test_gradients_are_those_of_the_plain_model(make):
     expected, names = gradients(loss, inputs), list(loss.state_dict())
     optimizer = torch.optim.AdamW([p for p in loss.parameters() if p.requires_grad], lr=0.0)
     optimizer.zero_grad()
-    shard(loss, optimizer, torch.device("cpu"))
+    shard_blocks(loss, optimizer, torch.device("cpu"))
     assert all(isinstance(module, FSDPModule) for module in loss.modules() if isinstance(module, Block | ConvBlock))
     found = gradients(loss, inputs)
     assert list(full_weights(loss)) == names and found.keys() == expected.keys()
@@ -69,7 +70,7 @@ def test_weights_are_whole_within_and_slices_without():
     loss, inputs = classifier()
     plain = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
     optimizer = torch.optim.AdamW(loss.parameters(), lr=0.1)
-    shard(loss, optimizer, torch.device("cpu"))
+    shard_blocks(loss, optimizer, torch.device("cpu"))
     gradients(loss, inputs)
     optimizer.step()
     stepped = full_weights(loss)

@@ -10,6 +10,7 @@ from pretrain.common.errors import UserError
 
 __all__ = [
     "WRITERS",
+    "check_fsdp",
     "check_layer_decay",
     "check_loaders",
     "check_precision",
@@ -57,6 +58,20 @@ def check_precision(cfg: DictConfig) -> None:
     """Raises UserError unless `train.amp.dtype` is a precision of autocast."""
     if cfg.train.amp.dtype not in ("float16", "bfloat16"):
         raise UserError(f"train.amp.dtype={cfg.train.amp.dtype} is neither float16 nor bfloat16.")
+
+
+def check_fsdp(cfg: DictConfig) -> None:
+    """Raises UserError unless `train.fsdp` is true or false, and goes with the other options."""
+    fsdp = cfg.train.fsdp
+    if not isinstance(fsdp, bool):
+        raise UserError(f"train.fsdp={fsdp} is neither true nor false.")
+    if fsdp and cfg.train.compile:
+        raise UserError(f"train.fsdp does not go with train.compile={cfg.train.compile}; leave out one of them.")
+    if fsdp and cfg.train.ema.decay is not None:
+        raise UserError(
+            f"train.fsdp does not go with train.ema.decay={cfg.train.ema.decay}, which averages whole weights; leave "
+            "out one of them."
+        )
 
 
 def check_layer_decay(cfg: DictConfig) -> None:

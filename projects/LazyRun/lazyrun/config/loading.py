@@ -50,6 +50,7 @@ def default_train_options() -> DictConfig:
         "check_data": True,
         "grad_accum_steps": 1,
         "compile": False,
+        "fsdp": False,
         "freeze": None,
         "ema": {"decay": None},
         "clip_grad": None,

@@ -10,6 +10,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lazyrun.config.checks import (
+    check_fsdp,
     check_layer_decay,
     check_loaders,
     check_precision,
@@ -91,6 +92,7 @@ def resolve_config(
     check_precision(cfg)
     check_seed(cfg)
     check_weight_options(cfg)
+    check_fsdp(cfg)
     check_loaders(cfg)
     check_writers(cfg.train.writers)
     if training:

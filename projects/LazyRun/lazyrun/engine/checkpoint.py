@@ -10,6 +10,7 @@ from torch import nn
 from lazyrun.modeling.weights import SafeCheckpointer
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing, save_atomically
+from pretrain.common.sharding import is_sharded, sliced_as, whole_content
 from pretrain.common.tensors import first_non_finite
 
 __all__ = ["RunCheckpointer", "earlier_checkpoints", "newest_intact", "resumable_files"]
@@ -77,7 +78,9 @@ def _check_finite(content: dict, path: Path) -> None:
 class RunCheckpointer(SafeCheckpointer):
     """detectron2's checkpointer whose files survive a kill at any moment.
 
-    Both the checkpoint and the `last_checkpoint` tag are written to a temporary name and renamed.
+    Both the checkpoint and the `last_checkpoint` tag are written to a temporary name and renamed. The first process
+    writes; if the model shares out its weights, all have to call the methods that save. The files are the same then, so
+    that any number of processes goes on from them, and every command loads them.
 
     Attributes:
         categories: `{"id", "name"}` of each class, stored in every file; None stores none.
@@ -94,22 +97,35 @@ class RunCheckpointer(SafeCheckpointer):
 
     def save(self, name: str, **extra: Any) -> None:
         """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
-        if not self.save_dir or not self.save_to_disk:
-            return
-        path = Path(self.save_dir) / f"{name}.pth"
-        logger.info(f"Saving checkpoint to {path}")
-        state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
-        content = {"model": self.model.state_dict(), **self._classes(), **state, **extra}
-        _check_finite(content, path)
-        save_atomically(content, path)
-        self.tag_last_checkpoint(path.name)
+        if self._takes_part():
+            logger.info(f"Saving checkpoint to {Path(self.save_dir) / name}.pth")
+            state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+            if path := self._write(name, {"model": self.model.state_dict(), **self._classes(), **state, **extra}):
+                self.tag_last_checkpoint(path.name)
 
     def save_weights(self, name: str, model: nn.Module | None = None, **extra: Any) -> None:
         """Saves a model, by default the trained one, and `extra` alone; `--resume` does not begin from such a file."""
-        if self.save_dir and self.save_to_disk:
-            content = {"model": (model or self.model).state_dict(), **self._classes(), **extra}
-            _check_finite(content, Path(self.save_dir) / f"{name}.pth")
-            save_atomically(content, Path(self.save_dir) / f"{name}.pth")
+        if self._takes_part():
+            self._write(name, {"model": (model or self.model).state_dict(), **self._classes(), **extra})
+
+    def _takes_part(self) -> bool:
+        return bool(self.save_dir) and (self.save_to_disk or is_sharded(self.model))
+
+    def _write(self, name: str, content: dict) -> Path | None:
+        """The file, in the process that writes it; tensors that are shared out are brought together there."""
+        if is_sharded(self.model):
+            content = whole_content(content, kept=self.save_to_disk)
+        if not self.save_to_disk:
+            return None
+        path = Path(self.save_dir) / f"{name}.pth"
+        _check_finite(content, path)
+        save_atomically(content, path)
+        return path
+
+    def _load_model(self, checkpoint: dict) -> Any:
+        owners = dict(self.model.named_parameters())
+        checkpoint["model"].update({k: sliced_as(tensor, owners.get(k)) for k, tensor in checkpoint["model"].items()})
+        return super()._load_model(checkpoint)
 
     def _classes(self) -> dict:
         return {"categories": self.categories} if self.categories else {}

@@ -15,6 +15,7 @@ from lazyrun.config.changes import making
 from lazyrun.data.evaluation_loader import build_test_loader
 from lazyrun.modeling.slicing import with_slices
 from lazyrun.modeling.tta import with_tta
+from pretrain.common.sharding import is_sharded, whole_weights
 
 __all__ = ["evaluate", "evaluate_in_training"]
 
@@ -56,9 +57,13 @@ def evaluate_in_training(cfg: DictConfig, model: nn.Module, average: nn.Module |
 
     The metrics of the average are the same with `ema/` before their names, and its evaluator writes to a folder beside
     the other's, such as `inference_ema`.
+
+    A model that shares out its weights has all of them in every process meanwhile: processes may have other numbers of
+    images to look at. All of them get the metrics then, as they save the best weights together.
     """
     _share_buffers(model)
-    results = evaluate(cfg, model)
+    with whole_weights(model):
+        results = evaluate(cfg, model)
     if average is not None and "evaluator" in cfg.dataloader:
         logger.info("The same of the averaged weights (train.ema):")
         _share_buffers(average)
@@ -70,4 +75,4 @@ def evaluate_in_training(cfg: DictConfig, model: nn.Module, average: nn.Module |
             f"train.best_metric={cfg.train.best_metric} is not among the metrics, so there is no model_best.pth; "
             f"there are {', '.join(list(metrics)[:10])}{', …' if len(metrics) > 10 else ''}."
         )
-    return results
+    return comm.all_gather(results)[0] if is_sharded(model) else results

@@ -33,6 +33,7 @@ from lazyrun.engine.hooks import (
 from lazyrun.engine.metric_writers import build_writers
 from lazyrun.engine.optim import build_optimizer
 from lazyrun.engine.run_folder import write_config
+from lazyrun.engine.sharding import check_same_checkpoint, shard_model, shards_weights
 from lazyrun.engine.trainer import Trainer
 from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
@@ -56,16 +57,22 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False, changes: Se
         UserError: nothing is left to train, or the config's numbers do not fit together.
     """
     cfg = run.cfg
+    sharded = shards_weights(cfg)
     with suspecting(changes):
-        trainer, checkpointer, periodic = _set_up(run, model)
+        trainer, checkpointer, periodic = _set_up(run, model, sharded)
     trainer.first_step = partial(suspecting, changes)
+    last = checkpointer.get_checkpoint_file() if resume else ""
+    if not last:
+        load_weights(trainer.model, cfg.train.init_checkpoint, strict=False)
+    if sharded:
+        check_same_checkpoint(last)
+        with suspecting(changes):
+            shard_model(model, trainer.optimizer)
     start_iter = 0
-    if resume and checkpointer.has_checkpoint():
-        _resume(checkpointer, trainer.optimizer)
+    if last:
+        _resume(checkpointer, last, trainer.optimizer)
         start_iter = trainer.iter + 1
         periodic.recent_checkpoints = earlier_checkpoints(cfg.train.output_dir, start_iter)
-    else:
-        load_weights(trainer.model, cfg.train.init_checkpoint, strict=False)
     if start_iter >= cfg.train.max_iter and _is_finished(cfg, start_iter, checkpointer):
         return
     if start_iter:
@@ -74,19 +81,29 @@ def train(run: RunConfig, model: nn.Module, *, resume: bool = False, changes: Se
     trainer.train(start_iter, cfg.train.max_iter)
 
 
-def _set_up(run: RunConfig, model: nn.Module) -> tuple[Trainer, RunCheckpointer, hooks.PeriodicCheckpointer]:
-    """The trainer with its hooks, and what writes its checkpoints."""
+def _set_up(
+    run: RunConfig, model: nn.Module, sharded: bool
+) -> tuple[Trainer, RunCheckpointer, hooks.PeriodicCheckpointer]:
+    """The trainer with its hooks, and what writes its checkpoints.
+
+    Args:
+        sharded: the model will be shared out, after its initial weights are loaded.
+    """
     cfg = run.cfg
     loader = _build_loader(run)
     frozen = freeze(model, cfg.train.freeze)
     optimizer = build_optimizer(cfg.optimizer, model, cfg.train.layer_decay)
     compile_backbone(model, cfg.train.compile)
     amp_dtype = _amp_dtype(cfg)
-    bare_model, model = model, create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
+    bare_model = model
+    if not sharded:
+        model = create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
     trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps, cfg.train.clip_grad)
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     checkpointer.categories = categories_of(first_name(cfg.dataloader.train))
     periodic = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    if not comm.is_main_process():
+        periodic.max_to_keep = None  # the first process removes old files
     decay = cfg.train.ema.decay
     average = None if decay is None else WeightAverage(bare_model, decay, checkpointer)
     trainer.register_hooks([FrozenParts(frozen), average, *_hooks(cfg, model, checkpointer, periodic, average)])
@@ -135,8 +152,8 @@ def _hooks(
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         sigterm,
         evaluation,
-        BestCheckpointer(checkpointer, cfg.train.best_metric, average) if main else None,
-        periodic if main else None,
+        BestCheckpointer(checkpointer, cfg.train.best_metric, average),
+        periodic,
         hooks.PeriodicWriter(build_writers(cfg), period=cfg.train.log_period) if main else None,
         FinishRun(checkpointer, average),
     ]
@@ -168,10 +185,10 @@ def first_name(loader: DictConfig) -> str:
     return names if isinstance(names, str) else names[0]
 
 
-def _resume(checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer) -> None:
+def _resume(checkpointer: RunCheckpointer, last: str, optimizer: torch.optim.Optimizer) -> None:
     """Loads the last checkpoint; learning rate and weight decay stay those of the config, which may have changed."""
     chosen = [{"initial_lr": group["lr"], "weight_decay": group["weight_decay"]} for group in optimizer.param_groups]
-    checkpointer.load(checkpointer.get_checkpoint_file())
+    checkpointer.load(last)
     for group, values in zip(optimizer.param_groups, chosen, strict=True):
         group.update(values)
 

@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from pretrain.common.commands import message_of, shows_tracebacks
 from pretrain.common.errors import UserError
 from pretrain.common.processes import lost_process
+from pretrain.common.sharding import full_tensor, sliced_moments
 
 __all__ = ["MAX_SKIPPED", "Trainer"]
 
@@ -54,13 +55,14 @@ class Trainer(SimpleTrainer):
     images. Mask R-CNN's losses come close to that: those of the proposal network are sums over a fixed count an image,
     those of the heads are means over the proposals sampled in the micro-batch, so a proposal weighs more in a
     micro-batch with fewer of them, and batch norm sees the micro-batch alone. Between processes gradients are averaged
-    once a step, in the last backward pass. Logged losses and the model's own scalars are averages over micro-batches.
+    once a step, in the last backward pass; those of a model that shares out its weights in every one, as otherwise
+    whole ones would have to be kept. Logged losses and the model's own scalars are averages over micro-batches.
 
     If the loss of any process is infinite or NaN, the run ends before the weights are updated. A gradient that is not
     finite although the loss is skips its step; :data:`MAX_SKIPPED` such steps in a row end the run.
 
     Args:
-        model: gives a dict of losses for a batch.
+        model: gives a dict of losses for a batch; may be wrapped in DDP, or share out its weights.
         data_loader: endless loader of micro-batches.
         optimizer: of the model's parameters.
         amp_dtype: precision of autocast, None for full precision; float16 comes with loss scaling.
@@ -145,14 +147,15 @@ class Trainer(SimpleTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        get_event_storage().put_scalar("grad_norm", norm.item())
-        if norm.isfinite():
+        whole_norm = full_tensor(norm)
+        get_event_storage().put_scalar("grad_norm", whole_norm.item())
+        if whole_norm.isfinite():
             self.skipped_in_a_row = 0
             if self.clip_grad is not None:
                 clip_grads_with_norm_(parameters, self.clip_grad, norm)
             self.grad_scaler.step(self.optimizer)
         else:
-            self._skip(norm.item())
+            self._skip(whole_norm.item())
         self.grad_scaler.update()  # also lowers the scale of the loss where a gradient overflowed
 
     def _skip(self, norm: float) -> None:
@@ -196,6 +199,6 @@ class Trainer(SimpleTrainer):
         return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict | {"optimizer": sliced_moments(state_dict["optimizer"], self.optimizer)})
         if state := state_dict["grad_scaler"]:  # empty after a run without loss scaling
             self.grad_scaler.load_state_dict(state)

@@ -9,11 +9,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lazyrun.config.changes import suspecting
+from lazyrun.config.checks import check_fsdp
 from lazyrun.config.loading import load_config
 from lazyrun.config.lr_and_iterations import check_batch
 from lazyrun.config.schedule import iterations
 from lazyrun.config.task import task_of
 from lazyrun.engine.optim import build_optimizer
+from lazyrun.engine.sharding import units_of
 from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
 from pretrain.common.planning.fake import unfilled
@@ -42,6 +44,7 @@ def config_to_plan(
     task = task_of(cfg)
     batch, accumulated = cfg.dataloader.train.total_batch_size, cfg.train.grad_accum_steps
     check_batch(batch, accumulated, gpus)
+    check_fsdp(cfg)
     size = size or image_size_of(cfg)
     with suspecting(overrides):
         model = unfilled(lambda: build_model(_on_cpu(cfg)))
@@ -61,6 +64,7 @@ def config_to_plan(
         micro_batches=accumulated,
         gpus=gpus,
         steps=_steps(cfg, images, batch),
+        units=units_of(model) if cfg.train.fsdp and gpus > 1 else None,
     )
 
 
