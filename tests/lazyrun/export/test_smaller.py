@@ -7,14 +7,15 @@ from tiny_models import pictures, tiny_predictor
 
 from lazyrun.export.calibration import MOST_IMAGES, check_calibration, network_input
 from lazyrun.export.forms import detector_form
-from lazyrun.export.layers import module_of
-from lazyrun.export.smaller import write_precise
+from lazyrun.export.layers import SCOPES, module_of
+from lazyrun.export.smaller import _half, write_precise
 from lazyrun.export.whole import compare_with
 from lazyrun.onnx_runner import OnnxModel
 from pretrain.common import onnx_files
 from pretrain.common.errors import UserError
 
 onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
@@ -76,6 +77,29 @@ def test_float16_keeps_boxes_and_scores_in_float32(smaller, folder, predictor):
     # Random weights spread scores less than trained ones, so more of them change places.
     assert result.pairs > 100 and result.unpaired <= 0.15 * result.pairs, result
     assert result.close >= 0.7 * result.pairs, result
+
+
+def test_anchors_stay_in_float32(tmp_path):
+    """They are sums of constants, which the exporter leaves in the graph where they are large."""
+    shifts, sizes = 1000 + np.arange(12000.0).reshape(3000, 1, 4) / 7, np.array([[[-8.3, -8.3, 8.3, 8.3]]])
+    make = onnx.helper.make_node
+    nodes = [
+        make("Add", ["shifts", "sizes"], ["anchors"], name="anchors"),
+        make("Add", ["anchors", "images"], ["boxes"], name="boxes"),
+    ]
+    for node, scopes in zip(nodes, ("['', 'model.anchors', 'add']", "['', 'add']"), strict=True):
+        onnx.helper.set_model_props(node, {SCOPES: scopes})
+    tensors = [
+        onnx.numpy_helper.from_array(values.astype(np.float32), name)
+        for name, values in {"shifts": shifts, "sizes": sizes}.items()
+    ]
+    images, boxes = (onnx.helper.make_tensor_value_info(name, 1, None) for name in ("images", "boxes"))
+    graph = onnx.helper.make_graph(nodes, "anchors", [images], [boxes], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "full.onnx")
+    half = onnxruntime.InferenceSession(_half(tmp_path / "full.onnx").SerializeToString())
+    (found,) = half.run(None, {"images": np.zeros((1, 1, 4), np.float32)})
+    assert np.array_equal(found, shifts.astype(np.float32) + sizes.astype(np.float32))
 
 
 def test_int8_with_and_without_calibration(smaller, folder, predictor):
