@@ -9,7 +9,7 @@ from pretrain.common.errors import UserError
 from pretrain.models import build_model
 
 
-def test_same_probabilities(tmp_path):
+def test_same_probabilities(tmp_path, address_of):
     pytest.importorskip("onnxscript")
     args = {"model": "convvit_tiny_patch16", "input_size": [64, 64], "patch_size": [4, 2, 2], "in_chans": 3}
     args |= {"global_pool": True, "drop_path": 0.1}
@@ -19,7 +19,7 @@ def test_same_probabilities(tmp_path):
         parameter.data *= 4
     weights = tmp_path / "classifier.pth"
     torch.save({"model": model.state_dict(), "args": args, "classes": ["a", "b", "c"]}, weights)
-    metadata = export_classifier(str(weights), tmp_path / "classifier.onnx")
+    metadata = export_classifier(address_of(weights), tmp_path / "classifier.onnx")
     assert [c["name"] for c in metadata.categories] == ["a", "b", "c"] and metadata.resizing[0]["short_edge"] == 73
     count, worst = compare_classifier(str(weights), tmp_path / "classifier.onnx", pictures())
     assert count == 3 and worst < 1e-4

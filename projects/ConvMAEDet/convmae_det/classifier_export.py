@@ -17,6 +17,7 @@ from lazyrun.inference.predictor import read_rgb
 from lazyrun.onnx_runner.metadata import Metadata
 from lazyrun.onnx_runner.model import OnnxModel
 from pretrain.checkpoints.classifier_weights import load_classifier
+from pretrain.checkpoints.published import local_weights
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.common.onnx_files import OnnxForm
@@ -52,10 +53,12 @@ class Probabilities(nn.Module):
 def read_classifier(weights: str) -> tuple[Probabilities, argparse.Namespace, list[str]]:
     """A classifier from a file of `python -m pretrain.finetune`, the arguments of its run, and its classes.
 
+    The file may be named by its address (:func:`local_weights`).
+
     Raises:
         FileNotFoundError, UserError: the file is missing, or is no classifier that tells how it was made.
     """
-    content = load_checkpoint(weights)
+    content = load_checkpoint(local_weights(weights))
     told = content.get("args") if isinstance(content, dict) else None
     values = told if isinstance(told, dict) else vars(told) if told is not None else {}
     classes = content.get("classes") if isinstance(content, dict) else None
