@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
-from tiny_models import pictures, tiny_predictor
+from smaller_files import from_file, save_pictures
+from tiny_models import tiny_predictor
 
 from lazyrun.export.calibration import MOST_IMAGES, check_calibration, network_input
 from lazyrun.export.forms import detector_form
@@ -28,22 +28,19 @@ def predictor():
 def folder(tmp_path_factory, predictor):
     """A float32 file of the demo's detector, and eight pictures."""
     folder = tmp_path_factory.mktemp("smaller")
-    for number, picture in enumerate(pictures(8)):
-        Image.fromarray(picture).save(folder / f"{number}.png")
+    save_pictures(folder)
     onnx_files.write_onnx(detector_form(predictor), folder / "fp32.onnx")
     return folder
 
 
 @pytest.fixture
-def smaller(folder, predictor, monkeypatch):
-    """Writes a smaller file from the one float32 file, as a second export would take as long as the first."""
-    monkeypatch.setattr(
-        "lazyrun.export.smaller.write_onnx", lambda form, path: path.write_bytes((folder / "fp32.onnx").read_bytes())
-    )
+def smaller(folder, predictor):
+    """Writes a smaller file from the one float32 file."""
 
     def write(precision, images=None):
         path = folder / f"{precision}-{len(images or ())}.onnx"
-        metadata = write_precise(detector_form(predictor), path, precision, images)
+        with from_file(folder / "fp32.onnx"):
+            metadata = write_precise(detector_form(predictor), path, precision, images)
         assert metadata == OnnxModel(path).metadata
         assert not list(folder.glob(".*")), "temporary files are left"
         return path, metadata
