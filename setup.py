@@ -14,6 +14,8 @@ PRETRAIN = [
     "einops>=0.7",
     "numpy>=1.26",
     "safetensors>=0.4",
+    "filelock>=3.12",
+    "tqdm>=4.66",
 ]
 
 # detectron2 itself is missing here on purpose: it has no official PyPI release. `make setup` installs a pinned
@@ -34,7 +36,6 @@ DETECTION = [
     "tabulate>=0.9",
     "termcolor>=2",
     "tensorboard>=2.15",
-    "tqdm>=4.66",
     "yacs>=0.1.8",
     "packaging>=23",
     "setuptools<81",  # detectron2's model zoo imports pkg_resources

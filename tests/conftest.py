@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from file_server import file_server
 from parity import GOLDEN, Golden
 from shapes import make_shapes
 
@@ -34,6 +35,20 @@ def _seed():
 def shapes(tmp_path_factory):
     """Folder that holds a small `shapes` data set; not to be changed."""
     return make_shapes(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server of this machine, and an empty cache for what is fetched from it."""
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    with file_server() as server:
+        yield server
+
+
+@pytest.fixture
+def address_of(server):
+    """`address_of(file)` is where a file can be fetched."""
+    return lambda path: server.serve(f"/{path.name}", path)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("input", metavar="INPUT", help=".pth or .safetensors file")
+    parser.add_argument("input", metavar="INPUT", help=".pth or .safetensors file, published name or address")
     parser.add_argument("output", metavar="OUTPUT", help=".pth or .safetensors file to write")
     parser.add_argument("--to", choices=[t.value for t in Target], help="default: what --config is for, else detection")
     parser.add_argument("--num_frames", type=int, help="inflate an image file to a model of clips of so many frames")
@@ -61,11 +61,12 @@ def main(argv: list[str] | None = None) -> None:
         from pretrain.checkpoints.convert import check_loads, convert, target_for
         from pretrain.checkpoints.grids import GRID_KEY
         from pretrain.checkpoints.inflation import ClipShape, inflate
+        from pretrain.checkpoints.published import local_weights
         from pretrain.checkpoints.recognition import recognise
         from pretrain.common.files import check_output_path, save_weights
 
         check_output_path(args.output, args.force)
-        checkpoint = recognise(args.input)
+        checkpoint = recognise(local_weights(args.input))
         target = Target(args.to or "detection")
         if args.config:
             model = model_of(args.config)

@@ -190,16 +190,16 @@ def write_classifier(args: argparse.Namespace) -> bool:
         raise UserError("--annotations: AP is compared for detectors alone.")
     if args.output.suffix != ".onnx" or args.pyramid or args.size or args.opts:
         raise UserError("Without --config-file a classifier is exported, whole, as an .onnx file of its own size.")
-    from convmae_det.classifier_export import TOLERANCE, compare_classifier, export_classifier
+    from convmae_det.classifier_export import compare_classifier, export_classifier
 
     images = images_to_compare(args)
     if args.force or not args.output.exists():
         metadata = export_classifier(args.weights, args.output, **precision_of(args))
         what = f"{len(metadata.categories)} classes, {metadata.largest[0]} pixels, {metadata.precision}"
         print(f"{args.output}: {metadata.task}, {what}.")
-    count, worst = compare_classifier(args.weights, args.output, images)
-    print(f"{count} images; probabilities differ by up to {worst:.1e}.")
-    return worst <= TOLERANCE or precision_in(args.output) != "float32"
+    result = compare_classifier(args.weights, args.output, images)
+    print(f"{result}.")
+    return result.holds or precision_in(args.output) != "float32"
 
 
 def precision_in(path: Path) -> str:

@@ -13,6 +13,7 @@ from pretrain.checkpoints.convert import Target, convert
 from pretrain.checkpoints.grids import grid_text
 from pretrain.checkpoints.inflation import ClipShape, inflate
 from pretrain.checkpoints.kinds import VIDEO, Part
+from pretrain.checkpoints.published import local_weights
 from pretrain.checkpoints.recognition import Checkpoint, recognise
 from pretrain.checkpoints.report import ConversionReport
 from pretrain.checkpoints.trunk_sizes import TrunkSizes
@@ -37,13 +38,13 @@ def load_trunk(model: Classifier, source: str | os.PathLike | Mapping[str, Any],
     learned on the sum of three stages; `fc_norm` begins as ones and zeros unless the file is a classifier's.
 
     Args:
-        source: a file, or what one holds, its tensors on the CPU.
+        source: a file, the name or address of one (:func:`local_weights`), or what one holds, its tensors on the CPU.
         level: of the log messages that tell what became of every tensor.
 
     Raises:
         FileNotFoundError, UserError: the file is missing or damaged, or holds no trunk of this model's sizes.
     """
-    checkpoint = recognise(source)
+    checkpoint = recognise(source if isinstance(source, Mapping) else local_weights(source))
     state = _convert(model, checkpoint, level)
     norm = _norm_name(model)
     state = {name: t for name, t in state.items() if not name.startswith("head.")}
@@ -53,10 +54,13 @@ def load_trunk(model: Classifier, source: str | os.PathLike | Mapping[str, Any],
 def load_classifier(model: Classifier, path: str | Path) -> None:
     """Loads a whole classifier, head included.
 
+    Args:
+        path: a file, or the name or address of one (:func:`local_weights`).
+
     Raises:
         FileNotFoundError, UserError: the file is missing or damaged, or is not this classifier.
     """
-    checkpoint = recognise(path)
+    checkpoint = recognise(local_weights(path))
     if not checkpoint.has(Part.HEAD):
         raise UserError(
             f"{path} has no classification head ({checkpoint.kind.name}); fine-tune it, or give a fine-tuned file."
@@ -70,14 +74,20 @@ def check_file_classes(path: str | Path, classes: Sequence[str], data: str) -> N
 
     Files written here hold the names; others tell the number alone.
 
+    Args:
+        path: as of :func:`load_classifier`.
+        classes: names, in order.
+        data: what the data are called in messages.
+
     Raises:
         UserError: number, names or order differ.
     """
-    checkpoint = recognise(path)
+    file = local_weights(path)
+    checkpoint = recognise(file)
     heads = [t for name, t in checkpoint.tensors.items() if checkpoint.parts[name] is Part.HEAD and t.ndim == 2]
     if heads and len(heads[-1]) != len(classes):
         raise UserError(f"{path} classifies {len(heads[-1])} classes, but {data} has {len(classes)}.")
-    own = load_checkpoint(path).get("classes")
+    own = load_checkpoint(file).get("classes")
     if own and list(own) != list(classes):
         i = next(i for i, (a, b) in enumerate(zip(own, classes, strict=True)) if a != b)
         raise UserError(

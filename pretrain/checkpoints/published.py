@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = json.loads((Path(__file__).parent /
 """By name: `address`, `kind` (of :mod:`pretrain.checkpoints.kinds`), `licence`, `page`, `md5_prefix` where known."""
 
 
-def local_weights(name: str) -> str:
+def local_weights(name: str | os.PathLike) -> str:
     """The file of weights that are named by a published name or an address, fetched if it is not there yet.
 
     Args:
@@ -41,6 +42,7 @@ def local_weights(name: str) -> str:
     Raises:
         UserError: the file cannot be fetched, or is not what the name promises; then it is removed again.
     """
+    name = os.fspath(name)
     if not name or Path(name).exists():
         return name
     facts = PUBLISHED.get(name)

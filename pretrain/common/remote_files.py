@@ -3,8 +3,13 @@
 import hashlib
 import logging
 import os
+import shutil
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import unquote, urlparse
+from urllib.request import Request, urlopen
 
 from pretrain.common.errors import UserError
 
@@ -34,7 +39,7 @@ def cached_path(address: str) -> Path:
 def fetch(address: str) -> Path:
     """The file of an address, from the cache or from where it is; processes wait for each other.
 
-    A fetched file takes its name once it is complete. `hf://` and `gdrive://` go on with what was broken off.
+    A fetched file takes its name once it is complete. What was broken off goes on at the next call.
 
     Args:
         address: `https://host/file`, `hf://owner/repository/path/file` (`hf://…@revision`), or `gdrive://id` of Google
@@ -44,7 +49,7 @@ def fetch(address: str) -> Path:
         UserError: it is the address of a pickle or of nothing, a package is missing, or it cannot be reached; the
             message tells the address and where a file that came another way must be put.
     """
-    from iopath.common.file_io import file_lock
+    from filelock import FileLock
 
     path = cached_path(address)
     if path.suffix in PICKLES:
@@ -52,7 +57,7 @@ def fetch(address: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         return path
-    with file_lock(str(path)):
+    with FileLock(f"{path}.lock", timeout=3600):
         if not path.is_file():
             logger.info(f"Fetching {address} …")
             try:
@@ -83,10 +88,57 @@ def page_of(address: str) -> str:
     return address
 
 
-def _fetch_url(address: str, path: Path) -> None:
-    from iopath.common.download import download
+SECONDS_WITHOUT_DATA = 60
 
-    download(address, str(path.parent), filename=path.name, progress=logger.isEnabledFor(logging.INFO))
+
+def _fetch_url(address: str, path: Path) -> None:
+    """Goes on with an earlier part if the server says that the file is still the same (RFC 9110, section 13.1.5)."""
+    part, version = _part_of(path), path.with_name(f".{path.name}.version")
+    known = version.read_text() if part.is_file() and version.is_file() else ""
+    try:
+        _download(address, part, version, known)
+    except HTTPError as e:
+        if not known or e.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        _download(address, part, version, "")
+    version.unlink()
+    part.replace(path)
+
+
+def _download(address: str, part: Path, version: Path, known: str) -> None:
+    """Writes the file of an address, or what is missing of the version that is `known` ("": of none).
+
+    Raises:
+        OSError: it cannot be had, or it is broken off.
+    """
+    from tqdm import tqdm
+
+    headers = {"Range": f"bytes={part.stat().st_size}-", "If-Range": known} if known else {}
+    with urlopen(Request(address, headers=headers), timeout=SECONDS_WITHOUT_DATA) as response:
+        goes_on = response.status == HTTPStatus.PARTIAL_CONTENT
+        before = part.stat().st_size if goes_on else 0
+        stated = response.headers.get("Content-Length")
+        total = before + int(stated) if stated else None
+        version.write_text(_version_in(response.headers))
+        show = {"initial": before, "total": total, "desc": part.name, "disable": not logger.isEnabledFor(logging.INFO)}
+        with open(part, "ab" if goes_on else "wb") as f, tqdm.wrapattr(response, "read", **show) as source:
+            shutil.copyfileobj(source, f, 2**20)
+    size = part.stat().st_size
+    if not size:
+        raise OSError("it is empty")
+    if total is not None and size < total:
+        raise OSError(f"{size} of {total} bytes came")
+
+
+def _part_of(path: Path) -> Path:
+    """Where what has come of a file is kept until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _version_in(headers: Mapping[str, str]) -> str:
+    """By what a server knows this version of a file again; weak tags do not stand for the same bytes."""
+    tag = headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
 def _fetch_from_hub(address: str, path: Path) -> None:
@@ -113,7 +165,7 @@ def _fetch_from_drive(address: str, path: Path) -> None:
             f"Fetching from Google Drive needs gdown: pip install -e '.[download]'; or fetch {page_of(address)} in a "
             f"browser and put it at {path}, or name your own copy of the file."
         ) from e
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = _part_of(path)
     if not gdown.download(id=urlparse(address).netloc, output=str(temporary), quiet=True, resume=True):
         raise OSError("Google Drive gave no file")
     temporary.replace(path)

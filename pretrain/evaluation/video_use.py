@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import save_file
 
 from pretrain.checkpoints.classifier_weights import load_classifier, load_trunk
+from pretrain.checkpoints.published import local_weights
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing
@@ -30,7 +31,7 @@ class VideoUser:
     """A model from an own file, which says how it was built and how frames were sampled.
 
     Args:
-        path: a classifier, or for features also a pretraining file.
+        path: a classifier, or for features also a pretraining file; its name or address (:func:`local_weights`) too.
         clips, crops: views of a video, which are averaged.
         needs_head: refuse a file without classes.
 
@@ -39,6 +40,7 @@ class VideoUser:
     """
 
     def __init__(self, path: str, clips: int, crops: int, device: torch.device, needs_head: bool):
+        path = local_weights(path)
         content = load_checkpoint(path)
         args: dict[str, Any] = content.get("args") or {}
         name = str(args.get("model", "")).replace("videoconvmae_convvit", "videoconvvit")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.published import local_weights
 from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint, replacing
@@ -35,13 +36,13 @@ SHOWN_SIDE = 192
 def load_autoencoder(
     path: str, model_name: str | None, input_size: Sequence[int] | None
 ) -> MaskedAutoencoderConvViT | VideoConvMAE:
-    """The model of a full checkpoint, built as its arguments say.
+    """The model of a full checkpoint, built as its arguments say; `path` may be a name or address, too.
 
     Raises:
         FileNotFoundError: there is no such file.
         UserError: the file has no decoder, does not say which model it holds, or holds another one.
     """
-    checkpoint = recognise(path)
+    checkpoint = recognise(local_weights(path))
     if not checkpoint.has(Part.DECODER):
         raise UserError(
             f"{path} holds an encoder only. A reconstruction needs the decoder that was trained with it; a newly "
@@ -74,7 +75,7 @@ def load_autoencoder(
 
 def _args_of(path: str) -> dict[str, Any]:
     """The arguments of the run that wrote a file, if it holds them."""
-    args = load_checkpoint(path).get("args", {})
+    args = load_checkpoint(local_weights(path)).get("args", {})
     return args if isinstance(args, dict) else vars(args)
 
 

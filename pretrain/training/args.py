@@ -195,7 +195,8 @@ def add_run_arguments(group: Group, *other_names: str) -> None:
         *other_names,
         default="",
         metavar="FILE",
-        help="start from the weights of published or own FILE; with --resume auto only if there is no checkpoint",
+        help="weights to start from: own FILE, published name, https:// or hf:// address; with --resume auto only if "
+        "there is no checkpoint",
     )
     group.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
     group.add_argument("--seed", type=int, default=0, help="[0]")
@@ -264,15 +265,15 @@ def take_sizes_of_file(args: argparse.Namespace) -> None:
     files have others than their names say.
 
     Raises:
-        UserError: the file is no checkpoint.
+        UserError: the file is no checkpoint, or cannot be fetched.
     """
-    if not has_class_token(args.model) or not args.init_weights or not Path(args.init_weights).is_file():
-        return  # a missing file is told of where it is needed
-    from pretrain.checkpoints.recognition import recognise  # needs PyTorch
+    if has_class_token(args.model) and args.init_weights:
+        from pretrain.checkpoints import published, recognition  # need PyTorch
 
-    if sizes := recognise(args.init_weights).sizes:
-        args.patch_size = args.patch_size or list(sizes.patch_size)
-        args.mlp_ratio = args.mlp_ratio or sizes.mlp_ratios
+        path = published.local_weights(args.init_weights)
+        if Path(path).is_file() and (sizes := recognition.recognise(path).sizes):  # a missing one is told of later
+            args.patch_size = args.patch_size or list(sizes.patch_size)
+            args.mlp_ratio = args.mlp_ratio or sizes.mlp_ratios
 
 
 def check_run_arguments(args: argparse.Namespace) -> None:

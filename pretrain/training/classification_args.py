@@ -126,7 +126,9 @@ def parse_knn_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     run.add_argument("--batch_size", type=int, default=128, help="images per process [128]")
     run.add_argument("--amp", choices=PRECISIONS, help="mixed precision [bf16 on GPUs that have it]")
-    run.add_argument("--init_weights", default="", metavar="FILE", help="pretrained weights [random ones]")
+    run.add_argument(
+        "--init_weights", default="", metavar="FILE", help="pretrained weights, as of pretrain.finetune [random ones]"
+    )
     run.add_argument("--output_dir", required=True, metavar="DIR", help="for knn.json")
     run.add_argument("--device", default="cuda", help="cuda or cpu [cuda]")
     run.add_argument("--seed", type=int, default=0, help="of random weights [0]")

@@ -15,6 +15,7 @@ from torch import nn
 from pretrain.checkpoints.convert import Target
 from pretrain.checkpoints.inflation import ClipShape, inflate
 from pretrain.checkpoints.kinds import Part
+from pretrain.checkpoints.published import local_weights
 from pretrain.checkpoints.recognition import recognise, summarise
 from pretrain.common.decoders import EARLIER_DECODER
 from pretrain.common.distributed import World
@@ -175,10 +176,14 @@ def initialise_model(model: nn.Module, path: str | Path) -> None:
     A missing decoder (files published without it, and encoder-only ones) keeps its initialisation. Position tables are
     fixed and belong to the image size, so the model's own stay.
 
+    Args:
+        model: an autoencoder.
+        path: a file, or the name or address of one (:func:`local_weights`).
+
     Raises:
         FileNotFoundError, UserError: the file is missing or damaged, or does not hold this model.
     """
-    checkpoint = recognise(path)
+    checkpoint = recognise(local_weights(path))
     state = checkpoint.tensors
     if isinstance(model, VideoConvMAE) and checkpoint.kind.family == "ConvViT":
         state, report = inflate(checkpoint, Target.PRETRAIN, ClipShape.of(model))

@@ -1,5 +1,7 @@
 """Pretraining files, published segmentation checkpoints and own ones in segmentation models."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from published import encoder_only, full_size, mae_vit, pretraining_file, scaled
@@ -44,9 +46,9 @@ def shapes_of(model):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_pretraining_file(prefix, whole, tmp_path, caplog):
+def test_a_pretraining_file(prefix, whole, tmp_path, caplog, address_of):
     state = pretrained() if whole else encoder_only(pretrained())
-    path = save(pretraining_file({prefix + n: t for n, t in state.items()}), tmp_path)
+    path = address_of(Path(save(pretraining_file({prefix + n: t for n, t in state.items()}), tmp_path)))
     model = build_segmentor(img_size=96)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with caplog.at_level("INFO"):

@@ -82,10 +82,10 @@ def test_to_detection_with_a_config(tool, tmp_path, convmae, capsys):
     assert content.keys() == {"model", "__author__"} and len(content["model"]) == 203
 
 
-def test_there_and_back_through_files(tool, tmp_path, convmae):
+def test_there_and_back_through_files(tool, tmp_path, convmae, address_of):
     detection, trunk = tmp_path / "detection.safetensors", tmp_path / "trunk.pth"
     classifier = tmp_path / "classifier.safetensors"
-    tool(convmae, detection)
+    tool(address_of(convmae), detection)
     tool(detection, trunk, "--to", "pretrain")
     tool(trunk, classifier, "--to", "classifier")
     before = load_checkpoint(convmae)["model"]

@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import nn
 
 from lazyrun.export.forms import package_versions
 from lazyrun.export.smaller import write_precise
+from lazyrun.export.timing import Times
 from lazyrun.inference.predictor import read_rgb
 from lazyrun.onnx_runner.metadata import Metadata
 from lazyrun.onnx_runner.model import OnnxModel
 from pretrain.checkpoints.classifier_weights import load_classifier
+from pretrain.checkpoints.published import local_weights
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.common.onnx_files import OnnxForm
@@ -25,7 +28,7 @@ from pretrain.data.pixels import normalisation
 from pretrain.data.transforms import evaluation_transform
 from pretrain.evaluation.classifiers import make_classifier
 
-__all__ = ["Probabilities", "compare_classifier", "export_classifier", "read_classifier"]
+__all__ = ["Probabilities", "SameProbabilities", "compare_classifier", "export_classifier", "read_classifier"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +55,12 @@ class Probabilities(nn.Module):
 def read_classifier(weights: str) -> tuple[Probabilities, argparse.Namespace, list[str]]:
     """A classifier from a file of `python -m pretrain.finetune`, the arguments of its run, and its classes.
 
+    The file may be named by its address (:func:`local_weights`).
+
     Raises:
         FileNotFoundError, UserError: the file is missing, or is no classifier that tells how it was made.
     """
-    content = load_checkpoint(weights)
+    content = load_checkpoint(local_weights(weights))
     told = content.get("args") if isinstance(content, dict) else None
     values = told if isinstance(told, dict) else vars(told) if told is not None else {}
     classes = content.get("classes") if isinstance(content, dict) else None
@@ -108,17 +113,49 @@ def export_classifier(
     return write_precise(form, path, precision, calibration)
 
 
+@dataclass
+class SameProbabilities:
+    """How much two classifiers agree.
+
+    Attributes:
+        images: compared.
+        same: those of them to which both give the same class.
+        worst: the largest difference of a probability.
+        times: of both models.
+    """
+
+    images: int = 0
+    same: int = 0
+    worst: float = 0.0
+    times: Times = field(default_factory=Times)
+
+    @property
+    def holds(self) -> bool:
+        return self.worst <= TOLERANCE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images, {self.same} of the same class in both; "
+            f"probabilities differ by up to {self.worst:.1e}{self.times}"
+        )
+
+
 @torch.no_grad()
-def compare_classifier(weights: str, path: Path, images: Iterable[np.ndarray | Path]) -> tuple[int, float]:
-    """How many images were compared, and the largest difference of a probability between eager and exported model."""
+def compare_classifier(weights: str, path: Path, images: Iterable[np.ndarray | Path]) -> SameProbabilities:
+    """Compares an exported classifier with the eager one, on RGB arrays or files."""
     module, args, _ = read_classifier(weights)
     transform = evaluation_transform(args.input_size, 3, args.crop_pct)
-    exported = OnnxModel(path, providers=["CPUExecutionProvider"])
-    count, worst = 0, 0.0
+    exported = OnnxModel(path, providers=["CPUExecutionProvider"], threads=torch.get_num_threads())
+    result = SameProbabilities()
+
+    def eager(pixels: np.ndarray) -> np.ndarray:
+        return module.model(transform(Image.fromarray(pixels))[None]).softmax(-1)[0].numpy()
+
     for image in images:
         pixels = image if isinstance(image, np.ndarray) else read_rgb(image)
-        expected = module.model(transform(Image.fromarray(pixels))[None]).softmax(-1)[0]
-        found = exported(pixels)
+        expected, found = result.times.run(eager, exported, pixels)
         assert isinstance(found, np.ndarray)
-        count, worst = count + 1, max(worst, float(np.abs(found - expected.numpy()).max()))
-    return count, worst
+        result.images += 1
+        result.same += int(found.argmax() == expected.argmax())
+        result.worst = max(result.worst, float(np.abs(found - expected).max()))
+    return result

@@ -2,19 +2,20 @@
 
 import numpy as np
 import pytest
-from PIL import Image
-from tiny_models import pictures, tiny_predictor
+from smaller_files import from_file, save_pictures
+from tiny_models import tiny_predictor
 
 from lazyrun.export.calibration import MOST_IMAGES, check_calibration, network_input
 from lazyrun.export.forms import detector_form
-from lazyrun.export.layers import module_of
-from lazyrun.export.smaller import write_precise
+from lazyrun.export.layers import SCOPES, module_of
+from lazyrun.export.smaller import _half, write_precise
 from lazyrun.export.whole import compare_with
 from lazyrun.onnx_runner import OnnxModel
 from pretrain.common import onnx_files
 from pretrain.common.errors import UserError
 
 onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
@@ -27,22 +28,19 @@ def predictor():
 def folder(tmp_path_factory, predictor):
     """A float32 file of the demo's detector, and eight pictures."""
     folder = tmp_path_factory.mktemp("smaller")
-    for number, picture in enumerate(pictures(8)):
-        Image.fromarray(picture).save(folder / f"{number}.png")
+    save_pictures(folder)
     onnx_files.write_onnx(detector_form(predictor), folder / "fp32.onnx")
     return folder
 
 
 @pytest.fixture
-def smaller(folder, predictor, monkeypatch):
-    """Writes a smaller file from the one float32 file, as a second export would take as long as the first."""
-    monkeypatch.setattr(
-        "lazyrun.export.smaller.write_onnx", lambda form, path: path.write_bytes((folder / "fp32.onnx").read_bytes())
-    )
+def smaller(folder, predictor):
+    """Writes a smaller file from the one float32 file."""
 
     def write(precision, images=None):
         path = folder / f"{precision}-{len(images or ())}.onnx"
-        metadata = write_precise(detector_form(predictor), path, precision, images)
+        with from_file(folder / "fp32.onnx"):
+            metadata = write_precise(detector_form(predictor), path, precision, images)
         assert metadata == OnnxModel(path).metadata
         assert not list(folder.glob(".*")), "temporary files are left"
         return path, metadata
@@ -76,6 +74,29 @@ def test_float16_keeps_boxes_and_scores_in_float32(smaller, folder, predictor):
     # Random weights spread scores less than trained ones, so more of them change places.
     assert result.pairs > 100 and result.unpaired <= 0.15 * result.pairs, result
     assert result.close >= 0.7 * result.pairs, result
+
+
+def test_anchors_stay_in_float32(tmp_path):
+    """They are sums of constants, which the exporter leaves in the graph where they are large."""
+    shifts, sizes = 1000 + np.arange(12000.0).reshape(3000, 1, 4) / 7, np.array([[[-8.3, -8.3, 8.3, 8.3]]])
+    make = onnx.helper.make_node
+    nodes = [
+        make("Add", ["shifts", "sizes"], ["anchors"], name="anchors"),
+        make("Add", ["anchors", "images"], ["boxes"], name="boxes"),
+    ]
+    for node, scopes in zip(nodes, ("['', 'model.anchors', 'add']", "['', 'add']"), strict=True):
+        onnx.helper.set_model_props(node, {SCOPES: scopes})
+    tensors = [
+        onnx.numpy_helper.from_array(values.astype(np.float32), name)
+        for name, values in {"shifts": shifts, "sizes": sizes}.items()
+    ]
+    images, boxes = (onnx.helper.make_tensor_value_info(name, 1, None) for name in ("images", "boxes"))
+    graph = onnx.helper.make_graph(nodes, "anchors", [images], [boxes], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "full.onnx")
+    half = onnxruntime.InferenceSession(_half(tmp_path / "full.onnx").SerializeToString())
+    (found,) = half.run(None, {"images": np.zeros((1, 1, 4), np.float32)})
+    assert np.array_equal(found, shifts.astype(np.float32) + sizes.astype(np.float32))
 
 
 def test_int8_with_and_without_calibration(smaller, folder, predictor):

@@ -1,7 +1,10 @@
 """Exported files find what the eager models find, read without PyTorch, and say what they are."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+from smaller_files import check_smaller_files, save_pictures
 from tiny_models import FAMILIES, pictures, tiny_predictor
 
 from lazyrun.export.compare import Agreement, compare_detections
@@ -33,6 +36,11 @@ def test_exported_files_find_the_same(family, tmp_path):
         assert sliced.holds and sliced.pairs > 60, sliced
         model.score_threshold = 1.1
         assert model(pictures(1)[0]).boxes.shape == (0, 4)
+    else:
+        export = partial(export_whole, predictor)
+        for way, smaller in check_smaller_files(path, save_pictures(tmp_path), export):
+            result = compare_with(predictor, smaller, pictures())
+            assert result.same / result.pixels > {"fp16": 0.99}.get(way, 0.9), (way, result)
 
 
 def test_differences_are_found():

@@ -2,9 +2,8 @@
 
 import hashlib
 import sys
-import threading
 import types
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,37 +15,7 @@ from pretrain.checkpoints.published import PUBLISHED, local_weights
 from pretrain.common.errors import UserError
 from pretrain.common.remote_files import cached_path, page_of
 from pretrain.models import build_model
-
-ANSWERS: dict[str, tuple[int, int, bytes]] = {}
-"""By path: status, stated length, what is sent."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        status, length, body = ANSWERS.get(self.path, (404, 0, b""))
-        self.server.asked.append(self.path)
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A server on this machine, its address, and an empty cache."""
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        server.address = f"http://127.0.0.1:{server.server_port}"
-        yield server
-        server.shutdown()
-        thread.join()
-    ANSWERS.clear()
+from pretrain.training.args import parse_args
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +26,22 @@ def classifier(tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-def serve(path: str, body: bytes, status: int = 200, length: int | None = None) -> None:
-    ANSWERS[path] = (status, len(body) if length is None else length, body)
-
-
 def kept(tmp_path) -> list[str]:
-    return [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file() and not p.name.endswith(".lock")]
+    return [
+        p.name
+        for p in (tmp_path / "cache").rglob("*")
+        if p.is_file() and p.suffix not in (".lock", ".part", ".version")
+    ]
 
 
 def test_an_address_is_fetched_once(server, classifier, tmp_path):
-    serve("/a/weights.pth", classifier)
+    server.serve("/a/weights.pth", classifier)
     address = f"{server.address}/a/weights.pth"
     path = local_weights(address)
     assert path == str(cached_path(address)) and Path(path).read_bytes() == classifier
     assert local_weights(address) == path and server.asked == ["/a/weights.pth"]
     assert kept(tmp_path) == [path.rsplit("/")[-1]]
-    serve("/b/weights.pth", classifier[::-1])
+    server.serve("/b/weights.pth", classifier[::-1])
     assert cached_path(f"{server.address}/b/weights.pth") != cached_path(address)
 
 
@@ -80,17 +49,38 @@ def test_an_address_is_fetched_once(server, classifier, tmp_path):
     ("answer", "message"),
     [
         ({"status": 404}, "could not be fetched .*404.*; fetch it another way and put it at .*weights-"),
-        ({"length": 10**6}, "could not be fetched .*got only"),
+        ({"length": 10**6}, r"could not be fetched \(\d+ of 1000000 bytes came\)"),
         ({"body": b"<html>Sign in</html>"}, "is not kept: it cannot be read safely"),
-        ({"body": b""}, "could not be fetched .*empty file"),
+        ({"body": b""}, "could not be fetched .*it is empty"),
     ],
     ids=["missing", "truncated", "web page", "empty"],
 )
 def test_wrong_answers(server, classifier, tmp_path, answer, message):
-    serve("/weights.pth", **{"body": classifier, **answer})
+    server.serve("/weights.pth", **{"body": classifier, **answer})
     with pytest.raises(UserError, match=message):
         local_weights(f"{server.address}/weights.pth")
     assert kept(tmp_path) == []
+
+
+def test_a_transfer_goes_on(server, classifier, tmp_path):
+    """What came before is not asked for again, unless the file has changed or the server does not say."""
+    address = server.serve("/weights.pth", classifier[:1000], length=len(classifier))
+    with pytest.raises(UserError, match=f"could not be fetched .1000 of {len(classifier)} bytes came"):
+        local_weights(address)
+    part = cached_path(address).with_name(f".{cached_path(address).name}.part")
+    assert part.read_bytes() == classifier[:1000]
+    server.serve("/weights.pth", classifier)
+    assert Path(local_weights(address)).read_bytes() == classifier
+    assert server.asked == ["/weights.pth", "/weights.pth from 1000"] and not part.exists()
+
+    for changed in (False, True):  # killed before the whole file got its name, with and without another one there now
+        cached_path(address).rename(part)
+        version = zlib.crc32(classifier[:100]) + changed
+        part.with_name(f".{cached_path(address).name}.version").write_text(f'"{version}"')
+        part.write_bytes(b"other" if changed else classifier)
+        assert Path(local_weights(address)).read_bytes() == classifier
+    assert server.asked[2:] == [f"/weights.pth from {len(classifier)}", "/weights.pth", "/weights.pth"]
+    assert kept(tmp_path) == [cached_path(address).name]
 
 
 def test_no_network(server):
@@ -107,7 +97,7 @@ def test_pickles_are_not_even_fetched(server):
 
 
 def test_published_files_are_checked(server, classifier, monkeypatch):
-    serve("/weights.pth", classifier)
+    server.serve("/weights.pth", classifier)
     facts = {"address": f"{server.address}/weights.pth", "licence": "MIT", "page": "https://example.org"}
     digest = hashlib.md5(classifier).hexdigest()
     for kind, prefix, message in (
@@ -121,6 +111,18 @@ def test_published_files_are_checked(server, classifier, monkeypatch):
                 local_weights("mine")
         else:
             assert Path(local_weights("mine")).read_bytes() == classifier
+
+
+def test_sizes_of_a_model_are_read_off_published_weights(server, tmp_path, monkeypatch):
+    model = build_model("convmaev2_convvit_tiny_patch16", img_size=32, mlp_ratio=(1, 2, 1))
+    torch.save({"model": model.state_dict()}, tmp_path / "v2.pth")
+    facts = {"address": server.serve("/v2.pth", tmp_path / "v2.pth"), "licence": "MIT", "page": "https://example.org"}
+    monkeypatch.setattr(published, "PUBLISHED", {"mine": {**facts, "kind": "ConvMAE-v2 pretraining"}})
+    flags = ["--model", "convmaev2_convvit_tiny_patch16", "--data_path", "a", "--output_dir", "b", "--init_weights"]
+    assert parse_args([*flags, "mine"]).mlp_ratio == [1, 2, 1]
+    assert parse_args([*flags, "none.pth"]).mlp_ratio == [4, 4, 4]
+    with pytest.raises(UserError, match=r"'mein' is neither a file nor .* did you mean mine"):
+        parse_args([*flags, "mein"])
 
 
 def test_names(tmp_path, monkeypatch):

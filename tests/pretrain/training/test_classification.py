@@ -201,22 +201,23 @@ def test_two_processes_equal_one_in_probe_and_neighbours(data, pretrained, tmp_p
     assert result(tmp_path / "one", "knn")["acc1"] == result(tmp_path / "two", "knn")["acc1"]
 
 
-def test_evaluation_of_a_finetuned_file(data, finetuned, tmp_path, caplog):
+def test_evaluation_of_a_finetuned_file(data, finetuned, tmp_path, caplog, address_of):
     caplog.set_level("INFO")
-    finetune.main([*arguments(data, tmp_path, init_weights=finetuned / "classifier.pth"), "--eval"])
+    address = address_of(finetuned / "classifier.pth")
+    finetune.main([*arguments(data, tmp_path, init_weights=address), "--eval"])
     trained, evaluated = result(finetuned, "finetune"), result(tmp_path, "eval")
     assert evaluated["acc1"] == trained["acc1"] and evaluated["loss"] == pytest.approx(trained["loss"], rel=1e-6)
     finetune.main([*arguments(data, tmp_path / "ema", init_weights=finetuned / "classifier_ema.pth"), "--eval"])
     averaged = result(tmp_path / "ema", "eval")
     assert averaged["acc1"] == trained["ema_acc1"] and averaged["loss"] == pytest.approx(trained["ema_loss"], rel=1e-6)
-    assert averaged["loss"] != evaluated["loss"]
+    assert averaged["loss"] != evaluated["loss"] and evaluated["weights"] == address
     line = f"* Acc@1 {trained['acc1']:.3f} Acc@5 100.000 loss {trained['loss']:.3f}"
     assert line in [record.getMessage() for record in caplog.records]
 
 
-def test_another_input_size_resizes_positions(data, pretrained, tmp_path, caplog):
+def test_another_input_size_resizes_positions(data, pretrained, tmp_path, caplog, address_of):
     caplog.set_level("INFO")
-    finetune.main(arguments(data, tmp_path, init_weights=pretrained, input_size=48, epochs=1))
+    finetune.main(arguments(data, tmp_path, init_weights=address_of(pretrained), input_size=48, epochs=1))
     assert "pos_embed resized from a grid of 4x4 to 6x6" in caplog.text
     assert load_checkpoint(tmp_path / "classifier.pth")["model"]["pos_embed"].shape == (1, 36, 128)
 

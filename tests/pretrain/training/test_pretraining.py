@@ -226,8 +226,9 @@ def test_two_processes_equal_one(images, tmp_path):
     assert again.returncode == 0 and (again.stdout + again.stderr).count("Nothing is left to train") == 1
 
 
-def test_init_weights_starts_a_new_run(images, whole_run, tmp_path):
-    pretrain_main(arguments(images, tmp_path, init_weights=whole_run / "encoder.pth", epochs=1, blr=1e-30))
+def test_init_weights_starts_a_new_run(images, whole_run, tmp_path, address_of):
+    start = address_of(whole_run / "encoder.pth")
+    pretrain_main(arguments(images, tmp_path, init_weights=start, epochs=1, blr=1e-30))
     started, trained = checkpoint(tmp_path, 5)["model"], checkpoint(whole_run, 10)["model"]
     assert torch.allclose(started["blocks3.0.mlp.fc1.weight"], trained["blocks3.0.mlp.fc1.weight"])
     assert not torch.allclose(started["decoder_pred.weight"], trained["decoder_pred.weight"])
@@ -241,10 +242,10 @@ def test_init_weights_are_used_until_there_is_a_checkpoint(images, whole_run, tm
     assert_same_state(checkpoint(tmp_path / "stopped", 10), checkpoint(tmp_path / "whole", 10))
 
 
-def test_visualize(images, whole_run, tmp_path):
+def test_visualize(images, whole_run, tmp_path, address_of):
     output = tmp_path / "pictures" / "grid.png"
     flags = ["--images", str(images), "--output", str(output)]
-    visualize.main(["--checkpoint", str(whole_run / "checkpoint-00000010.pth"), *flags])
+    visualize.main(["--checkpoint", address_of(whole_run / "checkpoint-00000010.pth"), *flags])
     enlarged = np.array(Image.open(output))
     assert enlarged.shape[1] == 6 * (4 * 32 + 3 * 4)  # small images are shown large
     pixels = torch.from_numpy(enlarged[::6, ::6]).float()

@@ -221,10 +221,10 @@ def test_lists(videos, tmp_path):
     assert result(tmp_path / "out", "knn")["classes"] == 2
 
 
-def test_prediction_and_features(videos, pretrained, finetuned, tmp_path, capsys):
+def test_prediction_and_features(videos, pretrained, finetuned, tmp_path, capsys, address_of):
     clip = str(videos / "val" / "darker" / "0.mp4")
     common = ["--device", "cpu", "--clips", "2", "--weights"]
-    video.main(["predict", clip, *common, str(finetuned / "classifier.pth")])
+    video.main(["predict", clip, *common, address_of(finetuned / "classifier.pth")])
     lines = capsys.readouterr().out.split("\n")[:2]
     assert {line.split("%  ")[1] for line in lines} == {"brighter", "darker"}
     assert sum(float(line.split("%")[0]) for line in lines) == pytest.approx(100, abs=0.11)

@@ -1,7 +1,6 @@
 """Whether an exported file finds what the model finds that it was made from."""
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from lazyrun.export.accuracy import Accuracy
+from lazyrun.export.timing import Times
 from lazyrun.inference.predictor import read_rgb
 from lazyrun.onnx_runner.detections import Detections
 from lazyrun.onnx_runner.model import OnnxModel
@@ -37,7 +37,7 @@ class Agreement:
         box_iou, mask_iou: the least of all pairs.
         score: the largest difference of all pairs.
         close: pairs whose boxes and masks have an IoU of at least :data:`MIN_IOU`.
-        seconds: CPU time of the calling thread for each image, of both models.
+        times: of both models.
     """
 
     images: int = 0
@@ -47,7 +47,7 @@ class Agreement:
     mask_iou: float = 1.0
     score: float = 0.0
     close: int = 0
-    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    times: Times = field(default_factory=Times)
 
     @property
     def holds(self) -> bool:
@@ -59,14 +59,8 @@ class Agreement:
             f"{self.images} images, {self.pairs} detections in both, {self.unpaired} in one alone; "
             f"least IoU of boxes {self.box_iou:.4f}, of masks {self.mask_iou:.4f}; "
             f"scores differ by up to {self.score:.1e}; {self.close} pairs with IoU of at least {MIN_IOU}"
-            + self._times()
+            f"{self.times}"
         )
-
-    def _times(self) -> str:
-        if not self.seconds[0]:
-            return ""
-        eager, exported = (1000 * float(np.median(seconds)) for seconds in self.seconds)
-        return f"; an image takes {eager:.0f} ms in PyTorch, {exported:.0f} ms in ONNX Runtime"
 
 
 def compare_detectors(
@@ -87,8 +81,7 @@ def compare_detectors(
     for image in images:
         pixels = image if isinstance(image, np.ndarray) else read_rgb(image)
         before = agreement.unpaired
-        eager = _timed(partial(predictor, slice=None), pixels, agreement.seconds[0])
-        found = _timed(exported, pixels, agreement.seconds[1])
+        eager, found = agreement.times.run(partial(predictor, slice=None), exported, pixels)
         assert isinstance(found, Detections)
         compare_detections(agreement, eager, found)
         if accuracy is not None and isinstance(image, Path):
@@ -97,14 +90,6 @@ def compare_detectors(
             name = "An array" if isinstance(image, np.ndarray) else image
             logger.warning(f"{name}: {agreement.unpaired - before} detections have no like in the other model.")
     return agreement
-
-
-def _timed(model: Any, pixels: np.ndarray, seconds: list[float]) -> Any:
-    """What a model finds; notes the CPU time of this thread, which other programs on the machine change little."""
-    start = time.thread_time()
-    found = model(pixels)
-    seconds.append(time.thread_time() - start)
-    return found
 
 
 def compare_detections(agreement: Agreement, eager: Instances, exported: Detections) -> None:

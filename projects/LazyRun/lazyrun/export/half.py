@@ -21,7 +21,8 @@ def to_float16(model: Any) -> None:
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
-    floats = {v.name for v in (*graph.value_info, *graph.input) if v.type.tensor_type.elem_type == FLOAT}
+    values = (*graph.value_info, *graph.input, *graph.output)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT}
     graph = model.graph
     floats |= {tensor.name for tensor in graph.initializer if tensor.data_type == FLOAT}
     chosen = set(nodes_in_float16(graph))

@@ -55,10 +55,14 @@ def quantizable_nodes(graph: Any) -> list[str]:
 
     The first ones see the pixels. The last ones give scores, box deltas and masks, whose last digits count.
     """
+    import onnx
+
     readers: defaultdict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             readers[name].append(node)
+    for value in graph.output:  # whoever reads these belongs to no module either
+        readers[value.name].append(onnx.helper.make_node("Identity", [value.name], []))
     made_by = {name: [node] for node in graph.node for name in node.output}
     constants = {tensor.name for tensor in graph.initializer}
     return [

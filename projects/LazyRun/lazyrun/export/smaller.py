@@ -81,7 +81,7 @@ def _half(full: Path) -> Any:
     import onnx
 
     model = onnx.load(full)
-    _fold_weights(model)
+    _fold_constants(model)
     to_float16(model)
     return model
 
@@ -92,7 +92,7 @@ def _quantised(full: Path, folder: Path, metadata: Metadata, images: Sequence[Pa
     from onnxruntime.quantization import QuantType
 
     model = onnx.load(full)
-    _fold_weights(model)
+    _fold_constants(model)
     layers = quantizable_nodes(model.graph)
     if images is None:
         products = {node.name for node in model.graph.node if node.op_type != "Conv"}
@@ -130,13 +130,19 @@ class _Reader:
         return None if images is None else {"images": images}
 
 
-def _fold_weights(model: Any) -> None:
-    """Reshapes and transposes weights once and for all, in place: only weights that are constants are converted."""
+FOLDED = ("Reshape", "Transpose", "Add", "Sub", "Mul")
+
+
+def _fold_constants(model: Any) -> None:
+    """Computes what is the same for all images once and for all, in float32 and in place.
+
+    Only weights that are constants are converted. Anchors are sums of constants, which float16 would move.
+    """
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
     fold_constants(
         model,
-        should_fold=lambda node: True if node.op_type in ("Reshape", "Transpose") else None,
+        should_fold=lambda node: True if node.op_type in FOLDED else None,  # of any size
         output_size_limit=2**31,
     )
     remove_unused_nodes(model)
