@@ -10,6 +10,7 @@ import preloaded
 import torch
 from shapes import REPO, environment, run_training, train_command
 
+import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
 from lazyrun.config.loading import load_config
 
 OPTIONS = ("train.max_iter=12", "train.checkpointer.period=3", "train.grad_accum_steps=2")

@@ -15,6 +15,7 @@ from detectron2.config import instantiate
 from scripts import run_tool
 from shapes import REPO
 
+import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
 
