@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pretrain.common.errors import UserError
@@ -88,6 +89,5 @@ class PixelDecoder(nn.Module):
         """
         if not pred.shape[1]:
             raise UserError("mask_ratio masks no patch, so there is nothing to reconstruct; raise it.")
-        # F.mse_loss keeps prediction and target for the backward pass and, behind its scalar, a third tensor of their
-        # size; this keeps the difference alone.
-        return (pred.to(target.dtype) - target).square().mean()
+        # Behind its scalar F.mse_loss keeps a tensor of all squares; a copy of the scalar does not.
+        return F.mse_loss(pred.to(target.dtype), target).clone()
