@@ -115,6 +115,14 @@ def _check_labels(folder: Path, reader: TarReader) -> None:
             f"{reader.filename(int(lacking[0]))}: beside KEY.jpg there has to be KEY.cls, or KEY.json with an entry "
             '"label"; or put the images of each class into a folder, or into a tar file, with its name.'
         )
+    folders = {os.path.dirname(reader.filename(index)) for index in range(len(reader))}
+    of_classes = {path for path in folders if os.path.basename(path) in reader.class_to_idx}
+    for path in sorted(of_classes):
+        if os.path.dirname(path) in of_classes:
+            raise UserError(
+                f"The tar files of {folder} have folders within class folders, such as {path}: an image's class would "
+                "be the innermost folder. Put the images right into the class folders."
+            )
 
 
 def check_same_classes(train: Sequence[str], val: Sequence[str], data_path: str) -> None:

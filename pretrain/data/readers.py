@@ -3,6 +3,7 @@
 import gzip
 import logging
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from pretrain.data.tars import TarReader
 __all__ = ["FASHION_MNIST", "FashionMnistReader", "open_reader"]
 
 FASHION_MNIST = "fashion_mnist:"
+
+ARCHIVE = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?)$", re.IGNORECASE)
+"""Names of tar files, also of compressed ones, which are told apart from what is unknown but not read."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,17 +69,25 @@ def open_reader(data_path: str, split: str = "train") -> Any:
 
 def _open_files(path: Path) -> Any:
     """A folder of images, a tar file, or a folder of tar files."""
-    tars = sorted(path.glob("*.tar"))
-    if path.suffix == ".tar" or (tars and not _holds_images(path)):
-        return TarReader([path], folder=False) if path.suffix == ".tar" else TarReader(tars, folder=True)
-    if tars:
+    if not path.is_dir():
+        if not ARCHIVE.search(path.name):
+            raise UserError(f"{path} is neither a folder of images or tar files nor a .tar file.")
+        return TarReader([path], folder=False)
+    archives = sorted(p for p in path.iterdir() if ARCHIVE.search(p.name) and not p.is_dir())
+    tars = [p for p in archives if p.suffix.lower() == ".tar"]
+    if archives and _holds_images(path):
         logger.warning(
             "%s holds images, which are read, and %d .tar files, which are not (%s, …): name one to read it.",
-            path, len(tars), tars[0].name,
+            path, len(archives), archives[0].name,
         )  # fmt: skip
+    elif archives:
+        if tars and len(tars) < len(archives):
+            name = next(p.name for p in archives if p not in tars)
+            logger.warning("Only .tar files are read, and %s and others like it are not: decompress them.", name)
+        return TarReader(tars or archives, folder=True)
     try:
         return ReaderImageFolder(str(path))
-    except (RuntimeError, NotADirectoryError) as e:
+    except RuntimeError as e:
         raise UserError(f"There are no images in {path}: {e}") from e
 
 

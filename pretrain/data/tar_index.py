@@ -21,10 +21,12 @@ __all__ = ["TarIndex", "tar_index"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Of the files that keep an index; to be raised whenever another version would find something else."""
 
 BLOCK = tarfile.BLOCKSIZE
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""By what a file begins with."""
 LARGEST_LABEL = 1 << 20
 """Bytes of a file with a label; a larger one is something else."""
 
@@ -51,7 +53,7 @@ def tar_index(path: Path) -> TarIndex:
     What is found is kept in the folder that `PRETRAIN_CACHE` names, else in `pretrain` of the user's cache folder.
 
     Raises:
-        UserError: it is no tar file, or damaged.
+        UserError: it is no tar file, compressed, or damaged.
         OSError: it cannot be read.
     """
     check_regular(path)
@@ -92,6 +94,7 @@ def _find(path: Path) -> TarIndex:
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, str] = {}
     with open(path, "rb") as file:
+        _refuse_compressed(path, file.read(max(map(len, COMPRESSED))))
         try:
             for name, offset, size in _members(file, "", 0, os.fstat(file.fileno()).st_size):
                 suffix = PurePosixPath(name).suffix.lower()
@@ -101,7 +104,7 @@ def _find(path: Path) -> TarIndex:
                 elif suffix in (".cls", ".json") and size <= LARGEST_LABEL:
                     file.seek(offset)
                     _note_label(labels, name, file.read(size))
-        except tarfile.TarError as e:
+        except (tarfile.TarError, ValueError, OverflowError) as e:  # the latter two where a header has absurd numbers
             raise UserError(f"{path} is no tar file, or it is damaged: {e}. Make or fetch it again.") from e
     keys = (name.removesuffix(PurePosixPath(name).suffix) for name in images)
     places = np.array(list(images.values()), dtype=np.int64).reshape(-1, 2)
@@ -113,29 +116,56 @@ def _find(path: Path) -> TarIndex:
     )
 
 
+def _refuse_compressed(path: Path, beginning: bytes) -> None:
+    for magic, method in COMPRESSED.items():
+        if beginning.startswith(magic):
+            raise UserError(
+                f"{path} is compressed by {method}, but images are read by their place in a plain tar file; "
+                "decompress it, which hardly makes it larger, as images are compressed themselves."
+            )
+
+
 def _members(file: BinaryIO, folder: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of the regular files of a tar file, also of those in tar files within it.
+
+    A hard link is the file that it is a link to. What macOS adds to a file, under its name with `._` before it, is left
+    out.
 
     Args:
         folder: goes before the names, "" or with a slash at its end.
         start, end: where in the outermost file this one begins and ends.
 
     Raises:
-        tarfile.TarError: it is damaged.
+        tarfile.TarError, ValueError, OverflowError: it is damaged.
     """
+    places: dict[str, tuple[int, int]] = {}
+    links = 0
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None and member.offset < end:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all it has seen
-            name, offset = folder + member.name.removeprefix("./"), member.offset_data
-            if not member.isreg() or member.issparse():
+            name, offset, size = member.name, member.offset_data, member.size
+            if member.islnk() and member.linkname in places:
+                offset, size = places[member.linkname]
+            elif not member.isreg() or member.issparse():
+                links += _is_link_to_image(member)
                 continue
+            if offset + size > end:
+                raise tarfile.ReadError(f"{folder}{name} ends behind the end of the tar file")
+            places[name] = offset, size
             if name.lower().endswith(".tar"):
-                yield from _members(file, name[: -len(".tar")] + "/", offset, offset + member.size)
-            else:
-                yield name, offset, member.size
+                inner = folder + name.removeprefix("./")[: -len(".tar")] + "/"
+                yield from _members(file, inner, offset, offset + size)
+            elif not PurePosixPath(name).name.startswith("._"):
+                yield folder + name.removeprefix("./"), offset, size
+        if links:
+            logger.warning("%s: %d link(s) to images are left out; tar -h packs what they lead to.", file.name, links)
         if member is None:
             _check_end(file, tar.offset)
+
+
+def _is_link_to_image(member: tarfile.TarInfo) -> bool:
+    return (member.issym() or member.islnk()) and PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _check_end(file: BinaryIO, offset: int) -> None:

@@ -25,7 +25,8 @@ class TarReader:
     """The images of tar files, in the order that they would have unpacked into one folder.
 
     An image's class is what `KEY.cls`, or the entry "label" of `KEY.json`, says beside an image `KEY.jpg`, as in
-    WebDataset's shards; else the folder that holds it in the tar file; else, with `folder`, the tar file itself.
+    WebDataset's shards. If there are no labels at all, it is the folder that holds the image in the tar file; in a tar
+    file without folders, with `folder`, the tar file itself.
 
     Args:
         paths: tar files.
@@ -53,8 +54,8 @@ class TarReader:
         order = sorted(range(len(texts)), key=lambda i: natural_key(texts[i]))
         self.shards, self.names, self.offsets, self.sizes = (a[order] for a in (shards, names, offsets, sizes))
         of_files = ["" if SHARD.fullmatch(path.stem) or not folder else path.stem for path in self.paths]
-        of_folders = [os.path.basename(os.path.dirname(text)) for text in texts]
-        classes = [_text(labels[i]) or of_folders[i] or of_files[shards[i]] for i in order]
+        classes = _classes([_text(label) for label in labels], texts, shards, of_files)
+        classes = [classes[i] for i in order]
         found = sorted({name for name in classes if name}, key=natural_key)
         self.class_to_idx = {name: index for index, name in enumerate(found)}
         self.labels = np.array([self.class_to_idx.get(name, -1) for name in classes])
@@ -77,6 +78,36 @@ class TarReader:
             return os.path.basename(name)
         path = self.paths[self.shards[index]]
         return f"{path.absolute() if absolute else path.name}/{name}"
+
+
+def _classes(labels: Sequence[str], names: Sequence[str], shards: np.ndarray, of_files: Sequence[str]) -> list[str]:
+    """The class of each image, "" for none.
+
+    One place tells those of all: a label that is missing in a data set with labels is none, not the name of a folder
+    that holds the images of all classes. So it is with an image beside the class folders in a tar file.
+    """
+    if any(labels):
+        _tell_of_two_kinds(labels, shards)
+        return list(labels)
+    folders = [os.path.basename(os.path.dirname(name)) for name in names]
+    with_folders = {shard for shard, folder in zip(shards, folders, strict=True) if folder}
+    return [
+        folder or ("" if shard in with_folders else of_files[shard])
+        for shard, folder in zip(shards, folders, strict=True)
+    ]
+
+
+def _tell_of_two_kinds(labels: Sequence[str], shards: np.ndarray) -> None:
+    """Warns where some tar files have numbers for labels and others have names: these would be classes of their own."""
+    numbers, names = (
+        {int(shard) for shard, label in zip(shards, labels, strict=True) if label and label.isdecimal() == decimal}
+        for decimal in (True, False)
+    )
+    if numbers - names and names - numbers:
+        logger.warning(
+            "%d tar file(s) have numbers for labels and %d have names, which are different classes.",
+            len(numbers), len(names),
+        )  # fmt: skip
 
 
 def _text(name: bytes) -> str:

@@ -1,80 +1,30 @@
-"""Tar files give what the unpacked folder would, in the order that is asked for; damaged ones are told of."""
+"""Tar files give what the unpacked folder would, in the order that is asked for."""
 
-import io
-import json
 import logging
 import pickle
 import shutil
-import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tar_files
 import torch
-from PIL import Image
+from tar_files import CLASSES, class_of, shards, tar_of, with_labels, write_tar
 
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
 from pretrain.data import tar_index
-from pretrain.data.datasets import CorruptImages, ImageDataset
+from pretrain.data.datasets import ImageDataset
 from pretrain.data.labels import LabelledImages, class_names, open_labelled, take_fraction
 from pretrain.data.readers import open_reader
 from pretrain.data.reading_order import shuffled_by_shards
 from pretrain.data.samplers import StatelessSampler, train_loader
 from pretrain.data.transforms import evaluation_pixels, train_transform
 
-CLASSES = ("ant", "bee", "cat")
-
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, bytes]:
-    """Content by name, not in the order of the names."""
-    generator, files = np.random.default_rng(0), {}
-    for i in range(12):
-        kind, suffix = ("JPEG", "jpg") if i % 3 else ("PNG", "png")
-        with io.BytesIO() as file:
-            Image.fromarray(generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(file, kind)
-            files[f"{i * 7 % 12}.{suffix}"] = file.getvalue()
-    return files
-
-
-def class_of(name: str) -> str:
-    return CLASSES[int(name.partition(".")[0]) % 3]
-
-
-def tar_of(files: Iterable[tuple[str, bytes]]) -> bytes:
-    with io.BytesIO() as file:
-        with tarfile.open(fileobj=file, mode="w") as tar:
-            for name, content in files:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-        return file.getvalue()
-
-
-def write_tar(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(tar_of(files.items()))
-    return path
-
-
-def with_labels(name: str, content: bytes, kind: str) -> dict[str, bytes]:
-    """A sample of WebDataset's."""
-    key, label = name.partition(".")[0], class_of(name)
-    text = label + "\n" if kind == "cls" else json.dumps({"label": label, "url": "…"})
-    return {f"{key}.{kind}": text.encode(), name: content}
-
-
-def shards(folder: Path, files: dict[str, bytes], size: int = 4, kind: str | None = "cls") -> Path:
-    """Writes tar files of so many images each."""
-    names = list(files)
-    for i in range(0, len(names), size):
-        samples = {name: files[name] for name in names[i : i + size]}
-        if kind:
-            samples = {k: v for name, content in samples.items() for k, v in with_labels(name, content, kind).items()}
-        write_tar(folder / f"part-{i // size:06d}.tar", samples)
-    return folder
+    return tar_files.pictures()
 
 
 def pack(layout: str, folder: Path, files: dict[str, bytes]) -> None:
@@ -184,48 +134,6 @@ def test_window_without_tar_files(pictures, tmp_path):
         train_loader(data, 2, 0, World(), False, shard_window=2)
 
 
-@pytest.mark.parametrize("left", [0.3, 0.8, 0.999])
-@pytest.mark.parametrize("kind", [None, "cls"])
-def test_truncated_tar_files(left, kind, pictures, tmp_path):
-    path = shards(tmp_path, pictures, size=12, kind=kind) / "part-000000.tar"
-    with tarfile.open(path) as tar:
-        end = tar.getmembers()[-1].offset_data + tar.getmembers()[-1].size
-    path.write_bytes(path.read_bytes()[: int(left * end)])
-    with pytest.raises(UserError, match=r"part-000000\.tar is no tar file, or it is damaged"):
-        open_reader(str(tmp_path))
-
-
-def test_tar_files_that_are_damaged_or_have_no_end(pictures, tmp_path, caplog):
-    path = shards(tmp_path, pictures, size=12) / "part-000000.tar"
-    whole = path.read_bytes()
-    with tarfile.open(path) as tar:
-        members = tar.getmembers()
-    place = members[6].offset
-    path.write_bytes(whole[:place] + b"x" * 512 + whole[place + 512 :])
-    with pytest.raises(UserError, match=f"at byte {place} there is neither a file nor the mark of the end"):
-        open_reader(str(tmp_path))
-    path.write_bytes(whole[:place])
-    assert len(open_reader(str(tmp_path))) == 3
-    assert "part-000000.tar has no mark at its end" in caplog.text
-    path.write_bytes(whole[:200])
-    with pytest.raises(UserError, match="truncated header"):
-        open_reader(str(path))
-
-
-def test_a_tar_file_that_shrinks_and_members_that_are_no_images(pictures, tmp_path):
-    """They are counted and replaced, as files are."""
-    files = {**pictures, "5.jpg": b"no image", "12.png": b""}
-    path = write_tar(tmp_path / "images.tar", dict(sorted(files.items())))
-    data = ImageDataset(open_reader(str(path)), train_transform((16, 16)), 4, 0, "RGB")
-    names = [data.name(i).rsplit("/", 1)[1] for i in range(len(data))]
-    unreadable = data[0, names.index("5.jpg")].unreadable
-    assert unreadable[unreadable >= 0].tolist() == [names.index("5.jpg")]
-    assert data[0, names.index("12.png")].unreadable[0] == names.index("12.png")
-    path.write_bytes(path.read_bytes()[: 3 * 1024])
-    (name,) = CorruptImages(data, 1.0).add({names.index("9.png")})
-    assert name == f"{path}/9.png" and data[0, names.index("9.png")].unreadable[0] == names.index("9.png")
-
-
 def test_the_last_member_of_a_name_counts(pictures, tmp_path):
     """As when the tar file is unpacked."""
     first, second = list(pictures.values())[:2]
@@ -266,3 +174,22 @@ def test_indices_are_kept(pictures, tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         assert len(tar_index.tar_index(path).names) == 5 and len(calls) == 4
     assert "will be searched again next time" in caplog.text
+
+
+def test_one_place_tells_the_classes_of_all(pictures, tmp_path, caplog):
+    """A folder of all images, or the file, does not stand in for a label that is missing."""
+    samples = {f"images/{k}": v for name, c in pictures.items() for k, v in with_labels(name, c, "cls").items()}
+    write_tar(tmp_path / "train" / "a.tar", {k: v for k, v in samples.items() if k != "images/7.cls"})
+    with pytest.raises(UserError, match=r"1 of 12 image\(s\) .* have no label, for example a\.tar/images/7\.jpg"):
+        open_labelled(str(tmp_path), "train")
+    a, b, c = (pictures[name] for name in ("1.jpg", "2.jpg", "4.jpg"))
+    write_tar(tmp_path / "train" / "a.tar", {"ant/1.jpg": a, "bee/2.jpg": b, "4.jpg": c})
+    with pytest.raises(UserError, match=r"1 of 3 image\(s\) .* have no label, for example a\.tar/4\.jpg"):
+        open_labelled(str(tmp_path), "train")
+    write_tar(tmp_path / "train" / "a.tar", {"ant/1.jpg": a, "ant/queens/2.jpg": b})
+    with pytest.raises(UserError, match=r"folders within class folders, such as a\.tar/ant/queens"):
+        open_labelled(str(tmp_path), "train")
+    write_tar(tmp_path / "train" / "a.tar", {"1.jpg": a, "1.cls": b"ant", "2.jpg": b, "2.cls": b"bee"})
+    write_tar(tmp_path / "train" / "b.tar", {"1.jpg": a, "1.json": b'{"label": 0}'})
+    assert class_names(open_labelled(str(tmp_path), "train")) == ["0", "ant", "bee"]
+    assert "1 tar file(s) have numbers for labels and 1 have names" in caplog.text
