@@ -82,7 +82,7 @@ def _reason(path: Path, error: UserError) -> str:
 
 def _refuse_misspelt(name: str) -> None:
     """Raises UserError for what looks like a published name and is none; a path is left to whoever opens it."""
-    if not re.fullmatch(r"\w+", name):
+    if not re.fullmatch(r"[\w-]+", name):
         return
     close = difflib.get_close_matches(name, PUBLISHED, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(PUBLISHED)}."

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlparse
+from urllib.parse import ParseResult, unquote, urlparse
 from urllib.request import Request, urlopen
 
 from pretrain.common.errors import UserError
@@ -23,12 +23,24 @@ PICKLES = (".pkl", ".pyth", ".pickle")
 
 def is_remote(name: str) -> bool:
     """Whether a name is an address that :func:`fetch` knows: `https://…`, `hf://owner/repository/file`, `gdrive://id`."""
-    return urlparse(name).scheme in SCHEMES and "://" in name
+    scheme, separator, _ = name.partition("://")
+    return bool(separator) and scheme.lower() in SCHEMES
+
+
+def _parsed(address: str) -> ParseResult:
+    try:
+        return urlparse(address)
+    except ValueError as e:
+        raise UserError(f"{address} is no address: {e}.") from e
 
 
 def cached_path(address: str) -> Path:
-    """Where the file of an address is kept: below `$FVCORE_CACHE`, by default `~/.torch/iopath_cache`."""
-    parts = urlparse(address)
+    """Where the file of an address is kept: below `$FVCORE_CACHE`, by default `~/.torch/iopath_cache`.
+
+    Raises:
+        UserError: it is no address.
+    """
+    parts = _parsed(address)
     folder = Path(os.path.expanduser(os.getenv("FVCORE_CACHE", "~/.torch/iopath_cache"))) / "weights"
     name = Path(unquote(parts.path)).name or parts.netloc
     suffix = Path(name).suffix or ".pth"
@@ -79,7 +91,7 @@ def _unreachable(address: str, path: Path, error: Exception) -> UserError:
 
 def page_of(address: str) -> str:
     """The address as a browser takes it."""
-    parts = urlparse(address)
+    parts = _parsed(address)
     if parts.scheme == "gdrive":
         return f"https://drive.google.com/file/d/{parts.netloc}/view"
     if parts.scheme == "hf":
@@ -115,7 +127,7 @@ def _download(address: str, part: Path, version: Path, known: str) -> None:
 
     headers = {"Range": f"bytes={part.stat().st_size}-", "If-Range": known} if known else {}
     with urlopen(Request(address, headers=headers), timeout=SECONDS_WITHOUT_DATA) as response:
-        goes_on = response.status == HTTPStatus.PARTIAL_CONTENT
+        goes_on = bool(headers) and response.status == HTTPStatus.PARTIAL_CONTENT
         before = part.stat().st_size if goes_on else 0
         stated = response.headers.get("Content-Length")
         total = before + int(stated) if stated else None

@@ -90,6 +90,12 @@ def test_no_network(server):
     assert address in str(error.value) and str(cached_path(address)) in str(error.value)
 
 
+def test_what_is_no_address():
+    for name in ("http://[::1/weights.pth", "hf://[a/b/c.pth"):
+        with pytest.raises(UserError, match=r"\[.* is no address: Invalid IPv6 URL"):
+            local_weights(name)
+
+
 def test_pickles_are_not_even_fetched(server):
     with pytest.raises(UserError, match="is a pickle"):
         local_weights(f"{server.address}/weights.pkl")
@@ -121,8 +127,9 @@ def test_sizes_of_a_model_are_read_off_published_weights(server, tmp_path, monke
     flags = ["--model", "convmaev2_convvit_tiny_patch16", "--data_path", "a", "--output_dir", "b", "--init_weights"]
     assert parse_args([*flags, "mine"]).mlp_ratio == [1, 2, 1]
     assert parse_args([*flags, "none.pth"]).mlp_ratio == [4, 4, 4]
-    with pytest.raises(UserError, match=r"'mein' is neither a file nor .* did you mean mine"):
-        parse_args([*flags, "mein"])
+    for misspelt in ("mein", "min-e"):
+        with pytest.raises(UserError, match=rf"'{misspelt}' is neither a file nor .* did you mean mine"):
+            parse_args([*flags, misspelt])
 
 
 def test_names(tmp_path, monkeypatch):
