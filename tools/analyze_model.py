@@ -30,7 +30,7 @@ def main() -> None:
         from fvcore.nn import flop_count_table, parameter_count
 
         from convmae_det.flops import flop_analysis
-        from lazyrun.benchmarks.detector import build_detector
+        from lazyrun.benchmarks.models import build_detector
         from lazyrun.config.changes import suspecting
         from lazyrun.config.loading import load_config
 

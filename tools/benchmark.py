@@ -153,7 +153,8 @@ def run_detect(args: argparse.Namespace) -> None:
     import torch
 
     from convmae_det.benchmark import published_and_ours
-    from lazyrun.benchmarks.detector import Case, build_detector, find_batch, measure, table
+    from lazyrun.benchmarks.detector import Case, find_batch, measure, table
+    from lazyrun.benchmarks.models import build_detector
     from lazyrun.config.loading import load_config
     from lazyrun.config.task import task_of
     from mimdet import MIMDetBackbone

@@ -68,6 +68,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     unknown = [option for option in others if option.startswith("-")]
     if unknown and args.what != "pretrain":
         parser.error(f"{unknown[0]} is no option of tools/plan.py; see --help")
+    if args.size and args.what == "pretrain":
+        parser.error("--size is of configs; pretraining takes --input_size")
     for name in ("gpus", "images", "batch_sizes", "size", "tflops"):
         given = getattr(args, name)
         if any(not 0 < n < float("inf") for n in (given if isinstance(given, list) else [given]) if n is not None):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pretrain.common.errors import UserError
@@ -63,9 +64,10 @@ class PixelDecoder(nn.Module):
         nn.init.xavier_uniform_(self.patch_embed3.proj.weight.data.view(self.embed_dim[2], -1))
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
                 # Convolutions run as linear layers over (row, column, channel): with channels last in memory as well,
-                # bringing their weights into that order moves whole runs of channels and costs next to nothing.
+                # bringing their weights into that order moves whole runs of channels and costs next to nothing. A 1x1
+                # kernel has nothing to move; other strides than its gradient's would only make DDP warn.
                 module.to(memory_format=torch.channels_last)
 
     def run_decoder(self, blocks: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
@@ -88,6 +90,5 @@ class PixelDecoder(nn.Module):
         """
         if not pred.shape[1]:
             raise UserError("mask_ratio masks no patch, so there is nothing to reconstruct; raise it.")
-        # F.mse_loss keeps prediction and target for the backward pass and, behind its scalar, a third tensor of their
-        # size; this keeps the difference alone.
-        return (pred.to(target.dtype) - target).square().mean()
+        # Behind its scalar F.mse_loss keeps a tensor of all squares; a copy of the scalar does not.
+        return F.mse_loss(pred.to(target.dtype), target).clone()

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from pretrain.models.layers import patch_weight
+
 __all__ = ["StageJoints"]
 
 
@@ -35,6 +37,6 @@ class StageJoints(nn.Module):
         # (O, C, row, column) -> (O, row, column, C), then into the order of the tokens
         weight1 = self.stage1_output_decode.weight.permute(0, 2, 3, 1)
         weight1 = rearrange(weight1, "o (r3 r2) (c3 c2) c -> o (r3 c3 r2 c2 c)", r3=p3, c3=p3, r2=p2, c2=p2)
-        weight2 = rearrange(self.stage2_output_decode.weight, "o c r3 c3 -> o (r3 c3 c)")
+        weight2 = patch_weight(self.stage2_output_decode.weight)
         x = x + F.linear(stage1.flatten(2), weight1, self.stage1_output_decode.bias)
         return x + F.linear(stage2.flatten(2), weight2, self.stage2_output_decode.bias)

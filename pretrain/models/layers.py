@@ -26,7 +26,15 @@ __all__ = [
     "PointwiseConv",
     "drop_path_rates",
     "init_linear",
+    "patch_weight",
 ]
+
+
+def patch_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A kernel `(O, C, p, q)` as the linear weight `(O, p * q * C)` for patches laid out (row, column, channel)."""
+    # The weight is reordered, not the tokens: neighbouring channels stay together and there is less to move.
+    # flatten(1) gives the gradient the layout that distributed training expects where there is nothing to reorder.
+    return weight.flatten(1) if weight.shape[2:] == (1, 1) else rearrange(weight, "o c p q -> o (p q c)")
 
 
 class PatchEmbed(nn.Module):
@@ -47,11 +55,7 @@ class PatchEmbed(nn.Module):
 
     def embed(self, patches: torch.Tensor) -> torch.Tensor:
         """Embeds patches whose pixels or tokens are laid out (row, column, channel) in the last dimension."""
-        # The weight is reordered, not the tokens: neighbouring channels stay together and there is less to move.
-        # flatten(1) gives the gradient the layout that distributed training expects where there is nothing to reorder.
-        weight = self.proj.weight
-        weight = weight.flatten(1) if self.patch_size == 1 else rearrange(weight, "o c p q -> o (p q c)")
-        return self.act(self.norm(F.linear(patches, weight, self.proj.bias)))
+        return self.act(self.norm(F.linear(patches, patch_weight(self.proj.weight), self.proj.bias)))
 
 
 class PointwiseConv(nn.Conv2d):

@@ -144,7 +144,7 @@ class MixtureLoss(nn.Module):
     ) -> torch.Tensor:
         pred = norm_linear(self._masked_tokens(head.block, tokens, patch_mask), head.norm, head.pred)
         target = take_patches(F.layer_norm(features, features.shape[-1:]), patch_mask.ids_masked)
-        return F.smooth_l1_loss(pred.to(target.dtype), target)
+        return F.smooth_l1_loss(pred.to(target.dtype), target).clone()  # see PixelDecoder.reconstruction_error
 
     def _mimic_loss(self, latent: torch.Tensor, features: torch.Tensor, patch_mask: PatchMask) -> torch.Tensor:
         pred = self.model.mimic_head(latent[:, self.model.num_prefix_tokens :])

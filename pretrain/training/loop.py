@@ -8,7 +8,6 @@ import argparse
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pretrain.common.sharding import full_weights, whole_weights
 from pretrain.data.datasets import EpochDataset
 from pretrain.data.samplers import StatelessSampler
 from pretrain.training.checkpoint_files import Checkpoints
+from pretrain.training.console import log_plan, log_step
 from pretrain.training.metrics import MetricWriter, Progress
 from pretrain.training.parts import TrainingParts
 from pretrain.training.schedule import effective_batch_size, learning_rate
@@ -81,28 +81,7 @@ class TrainingLoop:
 
     def log_plan(self) -> None:
         """Logs the model, the data, and how many steps of what learning rate the run has."""
-        args, model = self.args, self.parts.model
-        logger.info(
-            "%s, %d parameters; %d %ss of %s.",
-            args.model,
-            sum(p.numel() for p in model.parameters()),
-            self.num_images,
-            self.noun,
-            "x".join(str(side) for side in args.input_size),
-        )
-        logger.info(
-            "Effective batch %d = %d %ss x %d micro-batches x %d processes; learning rate %.4g; %d steps an epoch x "
-            "%d epochs = %d steps.",
-            self.effective_batch,
-            args.batch_size,
-            self.noun,
-            args.accum_iter,
-            self.world.size,
-            args.lr,
-            self.steps_per_epoch,
-            args.epochs,
-            self.steps_per_epoch * args.epochs,
-        )
+        log_plan(self.args, self.parts.model, self.num_images, self.noun, self.world.size, self.steps_per_epoch)
 
     def train(self) -> None:
         """Trains to the last epoch, or to `--max_steps`; called once.
@@ -196,20 +175,8 @@ class TrainingLoop:
         if step.loss is None or step.grad_norm is None or self.writer is None:
             return
         by_name = dict(zip(self.parts.loss_names, step.parts, strict=True))
-        logger.info(
-            "epoch %d step %d/%d  loss %.4f%s  lr %.3g  grad %.3g  %.1f images/s  data wait %.0f%%  %.0f MB  ETA %s",
-            self.epoch,
-            self.iteration,
-            self.steps_per_epoch,
-            step.loss,
-            f" ({', '.join(f'{name} {value:.4f}' for name, value in by_name.items())})" if by_name else "",
-            self.lr,
-            step.grad_norm,
-            speed["images_per_second"],
-            100 * speed["data_wait"],
-            memory / 1e6,
-            timedelta(seconds=round(speed["eta_seconds"])),
-        )
+        place = f"epoch {self.epoch} step {self.iteration}/{self.steps_per_epoch}"
+        log_step(place, step, by_name, self.lr, speed, memory)
         values = {"train/loss": step.loss, "train/lr": self.lr, "train/grad_norm": step.grad_norm}
         values |= {f"train/loss_{name}": value for name, value in by_name.items()}
         self.writer.scalars(values | {f"speed/{k}": v for k, v in speed.items()}, self.steps_done)

@@ -4,7 +4,8 @@ import torch
 from parity import REPO
 
 from convmae_det.benchmark import published_and_ours
-from lazyrun.benchmarks.detector import Case, build_detector, measure, table
+from lazyrun.benchmarks.detector import Case, measure, table
+from lazyrun.benchmarks.models import build_detector
 from lazyrun.config.loading import load_config
 from mimdet.benchmark import at_sample_ratios
 

@@ -75,7 +75,7 @@ def _inputs_of(forward: Callable[[], torch.Tensor]) -> tuple:
 
 def detector(config: str, overrides: list[str], size: int, batch_size: int) -> tuple[StepMemory, tuple[int, int]]:
     """A step planned and measured; planned with as many objects among the proposals as the real step had."""
-    from lazyrun.benchmarks.detector import build_detector
+    from lazyrun.benchmarks.models import build_detector
     from lazyrun.config.loading import load_config
 
     cfg = load_config(config, overrides)

@@ -151,6 +151,7 @@ def test_command_reports_batches_and_hours(monkeypatch, capsys):
         ([CONFIG, "--nonsense"], "--nonsense is no option"),
         ([CONFIG, "--utilisation=2"], "--utilisation must be above 0 and at most 1, got 2.0"),
         ([CONFIG, "--gpus=0"], "--gpus must be above 0, got 0"),
+        (["pretrain", "--size", "64", "64"], "--size is of configs; pretraining takes --input_size"),
     ],
 )
 def test_mistakes_are_one_sentence(monkeypatch, capsys, arguments, message):

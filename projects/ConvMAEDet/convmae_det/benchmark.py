@@ -3,7 +3,8 @@
 from torch import nn
 
 from convmae_det.baselines import with_dense_backbone
-from lazyrun.benchmarks.detector import Case, checkpointed
+from lazyrun.benchmarks.detector import Case
+from lazyrun.benchmarks.models import checkpointed
 
 __all__ = ["published_and_ours"]
 

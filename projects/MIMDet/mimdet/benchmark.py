@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from lazyrun.benchmarks.detector import Case, changed_net, checkpointed
+from lazyrun.benchmarks.detector import Case
+from lazyrun.benchmarks.models import changed_net, checkpointed
 
 __all__ = ["at_sample_ratios"]
 

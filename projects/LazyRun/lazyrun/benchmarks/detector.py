@@ -1,6 +1,5 @@
 """Time and memory of a detector and of its backbone, several forms of it turn by turn."""
 
-import copy
 import gc
 import statistics
 import time
@@ -11,13 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
-from omegaconf import DictConfig
 from torch import nn
 
+from lazyrun.benchmarks.models import net_of
 from lazyrun.benchmarks.synthetic import synthetic_batch
-from lazyrun.config.changes import UNFIT, reason_of
 from pretrain.common.devices import AMP
 from pretrain.common.errors import UserError
 from pretrain.common.measure import (
@@ -29,18 +26,7 @@ from pretrain.common.measure import (
     synchronize,
 )
 
-__all__ = [
-    "MODES",
-    "PARTS",
-    "Case",
-    "Variants",
-    "build_detector",
-    "changed_net",
-    "checkpointed",
-    "find_batch",
-    "measure",
-    "table",
-]
+__all__ = ["MODES", "PARTS", "Case", "Variants", "find_batch", "measure", "table"]
 
 PARTS, MODES = ("backbone", "model"), ("train", "inference")
 COMPONENTS = ("backbone", "pyramid", "rpn", "roi heads")
@@ -68,54 +54,6 @@ class Case:
     batch_size: int
     amp: str = "off"
     act_checkpoint: bool = False
-
-
-def build_detector(cfg: DictConfig, size: int, device: torch.device) -> nn.Module:
-    """The config's model for images of `size` pixels, randomly initialised with relative positions that are not zero.
-
-    Raises:
-        UserError: the config fixes the size without a `data.image_size`, or the size does not suit the model.
-    """
-    cfg = copy.deepcopy(cfg)
-    if "image_size" in cfg.get("data", {}):
-        cfg.data.image_size = size
-    elif "img_size" in cfg.model.backbone.get("net", {}):
-        raise UserError("The config has no data.image_size that --sizes could set; name a config of this project.")
-    torch.manual_seed(0)
-    try:
-        model = instantiate(cfg.model).to(device)
-    except UNFIT as e:
-        raise UserError(f"The model cannot be built for {size} pixels: {reason_of(e)}") from e
-    for name, p in model.named_parameters():
-        if "rel_pos" in name:
-            nn.init.normal_(p, std=0.02)
-    return model
-
-
-def net_of(model: Any) -> Any:
-    """The transformer below a detector's pyramid."""
-    return model.backbone.net if hasattr(model.backbone, "net") else model.backbone.bottom_up
-
-
-def checkpointed(model: nn.Module) -> nn.Module:
-    """A copy whose transformer recomputes all of its blocks; parameters and buffers are shared.
-
-    Raises:
-        UserError: the transformer has no `set_grad_checkpointing`.
-    """
-    model = changed_net(model)
-    if not hasattr(net_of(model), "set_grad_checkpointing"):
-        raise UserError(f"--act_checkpoint: {type(net_of(model)).__name__} has no activation checkpointing.")
-    net_of(model).set_grad_checkpointing(True)
-    return model
-
-
-def changed_net(model: nn.Module, **attributes: Any) -> nn.Module:
-    """A copy whose transformer has other attributes; parameters and buffers are shared."""
-    model = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
-    for name, value in attributes.items():
-        setattr(net_of(model), name, value)
-    return model
 
 
 def forward_function(model: Any, case: Case) -> Callable[[], torch.Tensor | None]:

@@ -7,9 +7,11 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import name_of_part, number, numbers, read_xml, split_in
+from lazyrun.data.formats.files import read_xml
 from lazyrun.data.formats.shapes import corners_box, ellipse, rotated_box, window_mask
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.split_names import name_of_part, split_in
+from lazyrun.data.formats.values import number, numbers
 from pretrain.common.errors import UserError
 
 __all__ = ["looks_like_cvat", "read_cvat"]

@@ -2,9 +2,7 @@
 
 import codecs
 import json
-import math
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -18,27 +16,7 @@ from lazyrun.data.images import is_file
 from pretrain.common.errors import UserError
 from pretrain.common.images import IMAGE_SUFFIXES
 
-__all__ = [
-    "Folder",
-    "ImageFinder",
-    "entries",
-    "name_of_part",
-    "number",
-    "numbers",
-    "part_of_split",
-    "read_json",
-    "read_text",
-    "read_xml",
-    "read_yaml",
-    "split_in",
-    "table",
-]
-
-SPLIT_NAMES = {
-    "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation", "test", "testing"),
-}
-"""What the parts of a data set are called, best first."""
+__all__ = ["Folder", "ImageFinder", "read_json", "read_text", "read_xml", "read_yaml"]
 
 DEPTH = 4
 """Levels of folders below the one of an annotation file in which its images are looked for."""
@@ -149,64 +127,6 @@ def _best(found: Sequence[Path], name: str, annotations: Path) -> Path:
     return ranked[0]
 
 
-def part_of_split(
-    files: Sequence[Path], folder: Path, split: str | None, *, stems: bool = False
-) -> tuple[list[Path], str]:
-    """Those of some files that belong to a split, as the names of their folders tell.
-
-    Args:
-        files: below `folder`.
-        split: `train` or `val`; None takes all.
-        stems: the files' own names tell too, as `instances_train2017.json` does.
-
-    Returns:
-        the files, and what the part is called; all of them and "" if none is marked as one of a split.
-
-    Raises:
-        UserError: only other splits are there.
-    """
-    marks = {file: _mark(file.relative_to(folder), stems) for file in files}
-    part = name_of_part(marks.values(), folder, split)
-    return [file for file in files if not part or marks[file] == part], part
-
-
-def name_of_part(marks: Iterable[str], where: Path, split: str | None) -> str:
-    """What a split is called among names of parts; "" if none is named, or everything is taken.
-
-    Args:
-        marks: one of :data:`SPLIT_NAMES` for each file or image, or "".
-        where: what holds them, for messages.
-        split: `train` or `val`; None takes everything.
-
-    Raises:
-        UserError: only other splits are there.
-    """
-    present = set(marks) - {""}
-    if split is None or not present:
-        return ""
-    for name in SPLIT_NAMES[split]:
-        if name in present:
-            return name
-    raise UserError(
-        f"{where}: it has the parts {', '.join(sorted(present))}, but none called {' or '.join(SPLIT_NAMES[split])}; "
-        "name the folder or file of the part that is meant."
-    )
-
-
-def _mark(relative: Path, stems: bool) -> str:
-    """The split that a path names, or ""."""
-    words = [p.casefold() for p in relative.parts[:-1]]
-    if stems:
-        words += re.split(r"[^a-z0-9]+", relative.stem.casefold())
-    return next(filter(None, map(split_in, words)), "")
-
-
-def split_in(word: str) -> str:
-    """The name of a split that a word is, in whatever case and maybe with a year, or ""."""
-    name = word.casefold().rstrip("0123456789")
-    return name if any(name in names for names in SPLIT_NAMES.values()) else ""
-
-
 def read_json(path: Path) -> Any:
     """A JSON file in UTF-8 or UTF-16, with a byte order mark or without."""
     try:
@@ -252,62 +172,3 @@ def read_xml(path: Path) -> ElementTree.Element:
         raise UserError(f"{path}: {e}.") from e
     except (ElementTree.ParseError, ValueError, LookupError) as e:
         raise UserError(f"{path} is not an XML file: {e}.") from e
-
-
-def number(value: object, where: str, what: str) -> float:
-    """A finite number from JSON or text.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        result = float(value)
-    except (ValueError, OverflowError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise UserError(f"{where}: {what} is {_shown(value)}, not a number; correct or remove it.")
-    return result
-
-
-def table(value: object, where: str, what: str) -> dict[str, Any]:
-    """An object of JSON; null is an empty one.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {what} is {_shown(value)}, not a table of keys and values; correct or remove it.")
-    return value
-
-
-def entries(value: object, where: str, what: str) -> list:
-    """A list of JSON, or the values of an object; null is an empty one.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if value is None:
-        return []
-    if not isinstance(value, list | dict):
-        raise UserError(f"{where}: {what} is {_shown(value)}, not a list; correct or remove it.")
-    return list(value.values()) if isinstance(value, dict) else value
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def numbers(values: object, keys: Iterable[str], where: str) -> list[float]:
-    """The numbers that a dict or the attributes of an XML element have under these keys.
-
-    Raises:
-        UserError: one is missing, or not a number.
-    """
-    if not hasattr(values, "get"):
-        raise UserError(f"{where}: it is {_shown(values)}, without coordinates; correct or remove it.")
-    return [number(values.get(key), where, key) for key in keys]

@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import ImageFinder, entries, number, numbers, table
+from lazyrun.data.formats.files import ImageFinder
 from lazyrun.data.formats.shapes import ellipse, rotated_box
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.values import entries, number, numbers, table
 from pretrain.common.errors import UserError
 from pretrain.common.images import IMAGE_SUFFIXES
 

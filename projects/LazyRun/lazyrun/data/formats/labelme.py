@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder, listed
-from lazyrun.data.formats.files import number, part_of_split, read_json
+from lazyrun.data.formats.files import read_json
 from lazyrun.data.formats.shapes import corners_box, ellipse, pairs, window_mask
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.split_names import part_of_split
+from lazyrun.data.formats.values import number
 from pretrain.common.errors import UserError
 
 __all__ = ["looks_like_labelme", "read_labelme"]

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder, listed
-from lazyrun.data.formats.files import Folder, part_of_split
+from lazyrun.data.formats.files import Folder
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.split_names import part_of_split
 from pretrain.common.errors import UserError
 
 __all__ = ["mask_files", "read_masks"]

@@ -9,11 +9,12 @@ from typing import Any
 from lazyrun.data.formats.coco import looks_like_coco, read_coco, stated_root
 from lazyrun.data.formats.content import AnnotatedSet, listed
 from lazyrun.data.formats.cvat import looks_like_cvat, read_cvat
-from lazyrun.data.formats.files import Folder, ImageFinder, part_of_split, read_json, read_xml
+from lazyrun.data.formats.files import Folder, ImageFinder, read_json, read_xml
 from lazyrun.data.formats.label_studio import looks_like_label_studio, read_label_studio
 from lazyrun.data.formats.labelme import looks_like_labelme, read_labelme
 from lazyrun.data.formats.masks import mask_files, read_masks
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.split_names import part_of_split
 from lazyrun.data.formats.via import looks_like_via, read_via
 from lazyrun.data.formats.voc import looks_like_voc, read_voc
 from lazyrun.data.formats.yolo import read_yolo, yolo_files

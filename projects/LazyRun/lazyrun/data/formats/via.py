@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import entries, number, numbers, table
 from lazyrun.data.formats.shapes import ellipse
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.values import entries, number, numbers, table
 from pretrain.common.errors import UserError
 
 __all__ = ["looks_like_via", "read_via"]

@@ -4,9 +4,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder, listed
-from lazyrun.data.formats.files import SPLIT_NAMES, number, part_of_split, read_text, read_xml
+from lazyrun.data.formats.files import read_text, read_xml
 from lazyrun.data.formats.shapes import corners_box
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.split_names import SPLIT_NAMES, part_of_split
+from lazyrun.data.formats.values import number
 from pretrain.common.errors import UserError
 
 __all__ = ["looks_like_voc", "read_voc"]

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lazyrun.data.formats.content import AnnotatedSet, CocoBuilder
-from lazyrun.data.formats.files import SPLIT_NAMES, Folder, number, part_of_split, read_text, read_yaml
+from lazyrun.data.formats.files import Folder, read_text, read_yaml
 from lazyrun.data.formats.source import Source
+from lazyrun.data.formats.split_names import SPLIT_NAMES, part_of_split
+from lazyrun.data.formats.values import number
 from pretrain.common.errors import UserError
 from pretrain.common.images import IMAGE_SUFFIXES
 
