@@ -58,27 +58,37 @@ def fetch(address: str) -> Path:
             Drive, for which gdown is needed.
 
     Raises:
-        UserError: it is the address of a pickle or of nothing, a package is missing, or it cannot be reached; the
-            message tells the address and where a file that came another way must be put.
+        UserError: it is the address of a pickle or of nothing, a package is missing, it cannot be reached, or the
+            cache cannot be written to; the message tells the address and where a file that came another way must be put.
     """
     from filelock import FileLock
 
     path = cached_path(address)
     if path.suffix in PICKLES:
         raise UserError(f"{address} is a pickle, which can run any code when it is opened, so it is not fetched.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         return path
-    with FileLock(f"{path}.lock", timeout=3600):
-        if not path.is_file():
-            logger.info(f"Fetching {address} …")
-            try:
-                _FETCHERS[urlparse(address).scheme](address, path)
-            except UserError:
-                raise
-            except Exception as e:  # each library raises its own types where it finds no network, no host, no file
-                raise _unreachable(address, path, e) from e
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=3600):
+            if not path.is_file():
+                _fetch(address, path)
+    except OSError as e:
+        raise UserError(
+            f"{address} cannot be kept in {path.parent} ({e}); name another folder with FVCORE_CACHE, or name your own "
+            "copy of the file."
+        ) from e
     return path
+
+
+def _fetch(address: str, path: Path) -> None:
+    logger.info(f"Fetching {address} …")
+    try:
+        _FETCHERS[urlparse(address).scheme](address, path)
+    except UserError:
+        raise
+    except Exception as e:  # each library raises its own types where it finds no network, no host, no file
+        raise _unreachable(address, path, e) from e
 
 
 def _unreachable(address: str, path: Path, error: Exception) -> UserError:

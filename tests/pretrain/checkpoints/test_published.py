@@ -90,6 +90,13 @@ def test_no_network(server):
     assert address in str(error.value) and str(cached_path(address)) in str(error.value)
 
 
+def test_a_cache_that_cannot_be_written_to(server, classifier, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"weights\.pth cannot be kept in .*file/weights .*another folder with FVCORE_"):
+        local_weights(server.serve("/weights.pth", classifier))
+
+
 def test_what_is_no_address():
     for name in ("http://[::1/weights.pth", "hf://[a/b/c.pth"):
         with pytest.raises(UserError, match=r"\[.* is no address: Invalid IPv6 URL"):
