@@ -59,7 +59,7 @@ def fetch(address: str) -> Path:
 
     Raises:
         UserError: it is the address of a pickle or of nothing, a package is missing, it cannot be reached, or the
-            cache cannot be written to; the message tells the address and where a file that came another way must be put.
+            cache cannot be written to; the message tells the address and the way out, such as where to put a file.
     """
     from filelock import FileLock
 
