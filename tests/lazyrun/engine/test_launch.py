@@ -21,6 +21,13 @@ def test_device_that_does_not_exist(device):
         launch(lambda *_: None, Namespace(num_gpus=0, num_machines=1), OmegaConf.create({"train": {"device": device}}))
 
 
+def test_negative_number_of_processes(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    args = Namespace(num_gpus=-1, num_machines=1, machine_rank=0, dist_url="")
+    with pytest.raises(UserError, match=r"--num-gpus must be at least 0, got -1"):
+        launch(lambda *_: None, args, OmegaConf.create({"train": {"device": "cpu"}}))
+
+
 def test_a_killed_process_is_named_with_its_log(monkeypatch):
     def killed(*_, **__):
         raise ProcessExitedException("killed", 1, 123, -9, "SIGKILL")

@@ -40,7 +40,7 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
         cfg: config of the run; its `train.device` says where to run.
 
     Raises:
-        UserError: the device is a GPU that is not there, or no device at all.
+        UserError: the device is a GPU that is not there, or no device at all; or `--num-gpus` is negative.
     """
     device = cfg.train.device
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -53,6 +53,8 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun(main, args, cfg)
         return
+    if args.num_gpus < 0:
+        raise UserError(f"--num-gpus must be at least 0, got {args.num_gpus}.")
     visible = torch.cuda.device_count()
     if device != "cpu" and args.num_gpus > visible:
         raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
