@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import gc
 import json
 import os
 
@@ -56,3 +57,9 @@ def _own_memory(tmp_path_factory):
     """What is remembered of images and tar files goes to folders of the tests, also that of programs they start."""
     for name in ("LAZYRUN_CACHE", "PRETRAIN_CACHE"):
         os.environ[name] = str(tmp_path_factory.mktemp("memory"))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the garbage collector need not go through it in every test and forked process."""
+    gc.collect()
+    gc.freeze()

@@ -88,14 +88,17 @@ def run(command: Sequence[str], env: Mapping[str, str], timeout: float = 300) ->
     return run_together([command], [env], timeout)[0]
 
 
-def run_as_two(command: Sequence[str], env: Mapping[str, str]) -> None:
-    """Runs a command in two processes that find each other, as those of torchrun do; asserts that both end well."""
+def run_as_two(command: Sequence[str], env: Mapping[str, str], code: int = 0) -> list[subprocess.CompletedProcess]:
+    """Runs a command in two processes that find each other, as those of torchrun do; asserts their exit code."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    world |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "two"}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    for done in run_together([command] * 2, [{**env, **world, **rank} for rank in ranks]):
-        assert done.returncode == 0, done.stderr
+    ended = run_together([command] * 2, [{**env, **world, **rank} for rank in ranks])
+    for done in ended:
+        assert done.returncode == code, done.stdout + done.stderr
+    return ended
 
 
 def run_together(
@@ -168,6 +171,7 @@ def serve(connection: Connection) -> list[str]:
 
 
 if __name__ == "__main__":
+    import gc
     import importlib
     import runpy
 
@@ -176,6 +180,7 @@ if __name__ == "__main__":
             importlib.import_module(name)
     own = [name for name in sys.modules if name.split(".")[0] in ("pretrain", "lazyrun", "convmae_det", "mimdet")]
     assert not own, own
+    gc.freeze()  # or each process goes through all that is imported again and again: a second of its four
     try:
         command = serve(Connection(int(sys.argv[1])))
     except EOFError:

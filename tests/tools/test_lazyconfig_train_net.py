@@ -86,9 +86,8 @@ def test_two_processes_train_evaluate_and_leave_everything(shapes, tmp_path):
 def test_epochs_accumulation_and_a_compiled_backbone_in_two_processes(shapes, tmp_path):
     chosen = ("train.epochs=1.5", "train.eval_epochs=0", "train.grad_accum_steps=2", "train.lr_base_batch_size=16")
     batch = "dataloader.train.total_batch_size=4"
-    arguments = ("--num-gpus=2", "--dist-url=auto", *chosen, batch, "train.compile=eager")
-    done = run_training(shapes, tmp_path / "run", *arguments)
-    assert done.returncode == 0, done.stderr
+    arguments = (tmp_path / "run", *chosen, batch, "train.compile=eager")
+    done, _ = preloaded.run_as_two(train_command(*arguments), environment(shapes))
     assert "4 = 2 x 2 x 1 (processes x micro-batches x images)" in done.stdout
     cfg = load_config(str(tmp_path / "run" / "config.yaml"))
     assert (cfg.train.max_iter, cfg.train.eval_period, cfg.optimizer.lr) == (3, 0, 2.5e-4)
@@ -96,29 +95,23 @@ def test_epochs_accumulation_and_a_compiled_backbone_in_two_processes(shapes, tm
     assert final["iteration"] == 2 and not any("_orig_mod" in name for name in final["model"])
     assert all(group["fused"] for group in final["trainer"]["optimizer"]["param_groups"])
 
-    again = run_training(shapes, tmp_path / "run", *arguments, "--resume")
-    assert again.returncode == 0 and again.stdout.count("holds iteration 3 of train.max_iter=3") == 1
-
-
-def torchrun(shapes, output, *arguments: str) -> subprocess.CompletedProcess:
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.run(
-        [sys.executable, *command, *train_command(output, *arguments)],
-        cwd=REPO,
-        env=environment(shapes),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    again = preloaded.run_as_two(train_command(*arguments, "--resume"), environment(shapes))
+    assert "".join(done.stdout for done in again).count("holds iteration 3 of train.max_iter=3") == 1
 
 
 def test_torchrun(shapes, tmp_path):
-    done = torchrun(shapes, tmp_path / "run", "train.max_iter=1")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += train_command(tmp_path / "run", "train.max_iter=1")
+    done = subprocess.run(command, cwd=REPO, env=environment(shapes), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "World size: 2" in done.stdout and (tmp_path / "run" / "model_final.pth").exists()
-    mistaken = torchrun(shapes, tmp_path / "other", "train.max_iters=1")  # noticed before the processes join
-    assert mistaken.returncode == 1 and mistaken.stderr.count("error: Override 'train.max_iters'") == 1
+
+
+def test_a_mistake_is_told_once_by_two_processes(shapes, tmp_path):
+    """It is noticed before they join."""
+    command = train_command(tmp_path / "run", "train.max_iters=1")
+    ended = preloaded.run_as_two(command, environment(shapes), code=1)
+    assert "".join(done.stderr for done in ended).count("error: Override 'train.max_iters'") == 1
 
 
 def test_a_dry_run_shows_the_numbers_checks_and_builds_but_writes_nothing(shapes, tmp_path):

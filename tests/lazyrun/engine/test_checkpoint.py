@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from fvcore.common.checkpoint import PeriodicCheckpointer
 from torch import nn
 
 from lazyrun.engine.checkpoint import RunCheckpointer, earlier_checkpoints, newest_intact, resumable_files
@@ -45,6 +46,16 @@ def test_a_tag_that_says_nothing(run, tag):
     (run / "last_checkpoint").unlink() if tag is None else (run / "last_checkpoint").write_bytes(tag)
     checkpointer = RunCheckpointer(nn.Linear(2, 2), str(run))
     assert checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file() == str(run / "model_0000005.pth")
+
+
+def test_what_was_saved_is_not_read_again_for_its_name(run, monkeypatch):
+    checkpointer = RunCheckpointer(nn.Linear(2, 2), str(run))
+    monkeypatch.setattr("lazyrun.engine.checkpoint.load_checkpoint", lambda file: pytest.fail(f"{file} is read"))
+    periodic = PeriodicCheckpointer(checkpointer, period=2, max_to_keep=2)
+    for iteration in range(6, 12):
+        periodic.step(iteration)
+    names = sorted(file.name for file in run.glob("model_*[0-9].pth"))
+    assert names[-2:] == ["model_0000009.pth", "model_0000011.pth"] and "model_0000007.pth" not in names
 
 
 def test_damaged_files_are_passed_over(run, caplog):

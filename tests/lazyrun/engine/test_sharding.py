@@ -2,18 +2,15 @@
 
 import json
 import shutil
-from argparse import Namespace
 
 import preloaded
 import pytest
 import torch
 from detector_fsdp_runs import CONFIG, Small, batches
 from shapes import REPO, SMALL, environment, make_shapes
-from soaking import sandbox
 
 from lazyrun.config.loading import load_config
 from lazyrun.config.resolve import resolve_config
-from lazyrun.engine.run import run
 from lazyrun.engine.sharding import blocks_of, check_same_checkpoint, shards_weights
 from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
@@ -50,26 +47,24 @@ def runs(tmp_path_factory):
     def options(name, *more):
         return [*OPTIONS, f"train.output_dir={root / name}", *more]
 
-    def one_process(name, resume=False):
-        args = Namespace(config_file=str(REPO / CONFIG), resume=resume, eval_only=False, dry_run=False)
-        ended = sandbox.run(lambda: run(Namespace(opts=options(name, *ONE), **vars(args))), cwd=REPO)
-        assert ended.code == 0, ended.output
+    def one_process(name, *flags):
+        command = ["tools/lazyconfig_train_net.py", "--config-file", CONFIG, "--num-gpus=0", *flags]
+        done = preloaded.run([*command, *options(name, *ONE)], environment(data))
+        assert done.returncode == 0, done.stderr
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DETECTRON2_DATASETS", str(data))
-        one_process("one")
-        halves = {name: str(root / name / "model_0000001.pth") for name in ("one", "fsdp")}
-        jobs = [
-            {"opts": options("ddp")},
-            {"opts": options("fsdp", *FSDP)},
-            {"opts": options("fsdp_then_fsdp", *FSDP), "from": halves["fsdp"]},
-            {"opts": options("one_then_fsdp", *FSDP), "from": halves["one"]},
-        ]
-        (root / "jobs.json").write_text(json.dumps(jobs))
-        preloaded.run_as_two(["tests/support/detector_fsdp_runs.py", str(root / "jobs.json")], environment(data))
-        (root / "fsdp_then_one").mkdir()
-        shutil.copy(halves["fsdp"], root / "fsdp_then_one")
-        one_process("fsdp_then_one", resume=True)
+    one_process("one")
+    halves = {name: str(root / name / "model_0000001.pth") for name in ("one", "fsdp")}
+    jobs = [
+        {"opts": options("ddp")},
+        {"opts": options("fsdp", *FSDP)},
+        {"opts": options("fsdp_then_fsdp", *FSDP), "from": halves["fsdp"]},
+        {"opts": options("one_then_fsdp", *FSDP), "from": halves["one"]},
+    ]
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    preloaded.run_as_two(["tests/support/detector_fsdp_runs.py", str(root / "jobs.json")], environment(data))
+    (root / "fsdp_then_one").mkdir()
+    shutil.copy(halves["fsdp"], root / "fsdp_then_one")
+    one_process("fsdp_then_one", "--resume")
     return root
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 
@@ -221,9 +219,8 @@ def test_two_processes_equal_one(images, tmp_path):
     for name in a["model"]:
         torch.testing.assert_close(a["model"][name], b["model"][name], rtol=1e-4, atol=1e-5, msg=name)
     assert losses(one)[0] == pytest.approx(losses(two)[0], rel=1e-5)
-    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *command, "--resume=auto"]
-    again = subprocess.run([sys.executable, *command], cwd=REPO, env=ENVIRONMENT, capture_output=True, text=True)
-    assert again.returncode == 0 and (again.stdout + again.stderr).count("Nothing is left to train") == 1
+    again = preloaded.run_as_two([*command, "--resume=auto"], ENVIRONMENT)
+    assert "".join(done.stdout + done.stderr for done in again).count("Nothing is left to train") == 1
 
 
 def test_init_weights_starts_a_new_run(images, whole_run, tmp_path, address_of):

@@ -87,13 +87,15 @@ class RunCheckpointer(SafeCheckpointer):
     """
 
     categories: list[dict] | None = None
+    _saved: Path | None = None
 
     def has_checkpoint(self) -> bool:
         return bool(resumable_files(self.save_dir))
 
     def get_checkpoint_file(self) -> str:
-        """The newest checkpoint that can be read, empty without any."""
-        return str(newest_intact(self.save_dir) or "")
+        """What was saved last, or else the newest checkpoint that can be read; empty without any."""
+        # detectron2 asks after each save: a gigabyte is not read again for its name.
+        return str(self._saved or newest_intact(self.save_dir) or "")
 
     def save(self, name: str, **extra: Any) -> None:
         """Saves the model, all checkpointables and `extra` as `<save_dir>/<name>.pth` and tags it as the last."""
@@ -101,6 +103,7 @@ class RunCheckpointer(SafeCheckpointer):
             logger.info(f"Saving checkpoint to {Path(self.save_dir) / name}.pth")
             state = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
             if path := self._write(name, {"model": self.model.state_dict(), **self._classes(), **state, **extra}):
+                self._saved = path
                 self.tag_last_checkpoint(path.name)
 
     def save_weights(self, name: str, model: nn.Module | None = None, **extra: Any) -> None:
