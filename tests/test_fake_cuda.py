@@ -192,12 +192,14 @@ def test_backward_function_on_a_gpu(name, amp):
         meta = node._input_metadata[0]
         grads = run_node(node, [torch.empty(tuple(meta.shape), dtype=meta.dtype, device=CUDA)])
         assert len(grads) == len(node.next_functions)
-        wanted = [(tuple(p.shape), p.dtype) for p in (*inputs, *module.parameters())]
         pairs = [(g, edge) for g, edge in zip(grads, node.next_functions, strict=True) if edge[0] is not None]
         for grad, (following, number) in pairs:
+            meta = following._input_metadata[number]
             assert grad.device == CUDA
-            assert grad.dtype == following._input_metadata[number].dtype
-        assert sum((tuple(g.shape), g.dtype) in wanted for g, _ in pairs) >= len(module._parameters)
+            assert (tuple(grad.shape), grad.dtype) == (tuple(meta.shape), meta.dtype)
+        # One for each tensor that it was given, in their order; the convolution's input comes to it flattened.
+        wanted = [(t.numel(), t.dtype) for t in (*inputs, *module.parameters())]
+        assert [(grad.numel(), grad.dtype) for grad, _ in pairs] == wanted
 
 
 TOLERANCES = {"bf16": 0.04, "fp16": 0.006}
