@@ -23,7 +23,7 @@ from pretrain.training.checkpoint_files import Checkpoints
 from pretrain.training.console import log_plan, log_step
 from pretrain.training.metrics import MetricWriter, Progress
 from pretrain.training.parts import TrainingParts
-from pretrain.training.schedule import effective_batch_size, learning_rate
+from pretrain.training.schedule import effective_batch_size, learning_rate, steps_per_epoch
 from pretrain.training.sharding import filled_state
 from pretrain.training.state import (
     check_continuation,
@@ -69,10 +69,10 @@ class TrainingLoop:
         self.args, self.world, self.device = args, world, device
         self.parts, self.stepper, self.checkpoints = parts, stepper, checkpoints
         self.effective_batch = effective_batch_size(args.batch_size, args.accum_iter, world.size)
-        self.steps_per_epoch = -(-len(parts.loader) // args.accum_iter)
         sampler, dataset = parts.loader.sampler, parts.loader.dataset
         assert isinstance(sampler, StatelessSampler) and isinstance(dataset, EpochDataset)
         self.sampler, self.num_images, self.noun = sampler, len(dataset), dataset.noun
+        self.steps_per_epoch = steps_per_epoch(self.num_images, args.batch_size, args.accum_iter, world.size)
         self.epoch = self.iteration = self.steps_done = self.steps_saved = 0
         self.totals = no_totals(self.parts.loss_names)
         self.lr = 0.0

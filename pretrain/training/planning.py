@@ -15,6 +15,7 @@ from pretrain.models.autoencoder import ReconstructionLoss
 from pretrain.models.mixture import PIXELS
 from pretrain.training.args import parse_args
 from pretrain.training.pretraining import make_model
+from pretrain.training.schedule import steps_per_epoch
 from pretrain.training.sharding import blocks_of
 from pretrain.training.video_pretraining import make_video_model
 
@@ -32,7 +33,7 @@ def pretraining_to_plan(argv: Sequence[str], gpus: int, images: int) -> Training
         images: of the training set.
 
     Raises:
-        UserError: options out of range, or targets other than pixels.
+        UserError: options out of range, targets other than pixels, or too few images for a step.
     """
     given = {option.partition("=")[0] for option in argv}
     missing = [f"{name}={value}" for name, value in NEEDED.items() if name not in given]
@@ -41,8 +42,12 @@ def pretraining_to_plan(argv: Sequence[str], gpus: int, images: int) -> Training
         raise UserError("Plans are for pixels alone: leave out --targets and --mimic, whose teachers come on top.")
     video = is_video(args)
     model = unfilled(lambda: make_video_model(args) if video else make_model(args))
-    effective = args.batch_size * args.accum_iter * gpus
-    steps = args.epochs * -(-images // effective)
+    steps = args.epochs * steps_per_epoch(images, args.batch_size, args.accum_iter, gpus)
+    if not steps:
+        raise UserError(
+            f"--images {images} give no optimizer step: one needs at least {args.batch_size * gpus} (--batch_size "
+            f"{args.batch_size} on {gpus} GPU(s)); lower --batch_size."
+        )
     return Training(
         name=args.model,
         model=model,

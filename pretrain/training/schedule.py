@@ -1,13 +1,18 @@
-"""The learning rate as a function of training progress."""
+"""How many steps an epoch has, and the learning rate as a function of training progress."""
 
 import math
 
-__all__ = ["effective_batch_size", "learning_rate", "scaled_learning_rate"]
+__all__ = ["effective_batch_size", "learning_rate", "scaled_learning_rate", "steps_per_epoch"]
 
 
 def effective_batch_size(batch_size: int, accum_iter: int, world_size: int) -> int:
     """Images an optimizer step sees."""
     return batch_size * accum_iter * world_size
+
+
+def steps_per_epoch(num_images: int, batch_size: int, accum_iter: int, world_size: int) -> int:
+    """Optimizer steps over the whole batches of each process; the last may be of fewer than `accum_iter`."""
+    return math.ceil(num_images // world_size // batch_size / accum_iter)
 
 
 def scaled_learning_rate(blr: float, effective_batch: int) -> float:

@@ -123,6 +123,15 @@ def test_configs_say_what_is_shared_out():
     assert len(config_to_plan(CONFIG, ["train.fsdp=true"], 2, 1000).units) > 4
 
 
+def test_pretraining_has_the_steps_of_its_run():
+    def steps(*options, images):
+        return pretraining_to_plan([*TINY, "--epochs=2", "--batch_size=10", *options], 2, images).steps
+
+    assert steps(images=100) == steps(images=119) == 2 * 5  # images beyond whole batches wait for another epoch
+    assert steps("--accum_iter=2", images=100) == 2 * 3
+    assert steps("--max_steps=7", images=100) == 7
+
+
 def run(monkeypatch, *arguments):
     monkeypatch.chdir(REPO)
     monkeypatch.setattr("sys.argv", ["plan.py", *arguments])
@@ -143,6 +152,7 @@ def test_command_reports_batches_and_hours(monkeypatch, capsys):
         ([], "Name a config"),
         (["pretrain", "--model=nothing"], "There is no model 'nothing'"),
         (["pretrain", *TINY, "--targets", "rgb", "ema"], "Plans are for pixels alone"),
+        (["pretrain", *TINY, "--images=100"], "--images 100 give no optimizer step"),
         (["nowhere.py"], "does not exist"),
         ([CONFIG, "--gpus=3"], "is not a positive multiple of 3: 3 training processes"),
         ([CONFIG, "dataloader.train.total_batch_size=0"], "dataloader.train.total_batch_size=0 "),

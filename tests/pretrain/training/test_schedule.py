@@ -2,7 +2,10 @@
 
 import pytest
 
-from pretrain.training.schedule import effective_batch_size, learning_rate, scaled_learning_rate
+from pretrain.common.distributed import World
+from pretrain.data.datasets import EpochDataset
+from pretrain.data.samplers import train_loader
+from pretrain.training.schedule import effective_batch_size, learning_rate, scaled_learning_rate, steps_per_epoch
 
 RECIPE = dict(lr=2.4e-3, min_lr=0.0, warmup_epochs=40, epochs=1600)
 
@@ -22,3 +25,19 @@ def test_minimum_and_no_warmup():
 
 def test_linear_scaling():
     assert scaled_learning_rate(1.5e-4, effective_batch_size(64, 8, 8)) == pytest.approx(2.4e-3)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "accum_iter", "processes", "expected"),
+    [(1_281_167, 128, 1, 8, 1251), (1_281_167, 128, 4, 8, 313), (17, 4, 3, 2, 1), (16, 4, 2, 1, 2), (23, 4, 2, 1, 3)],
+)
+def test_steps_of_an_epoch_are_those_of_its_whole_batches(images, batch_size, accum_iter, processes, expected):
+    class Images(EpochDataset):
+        seed = 0
+
+        def __len__(self):
+            return images
+
+    assert steps_per_epoch(images, batch_size, accum_iter, processes) == expected
+    batches = len(train_loader(Images(), batch_size, 0, World(size=processes), pin_memory=False))
+    assert expected == -(-batches // accum_iter)
