@@ -123,6 +123,20 @@ def test_configs_say_what_is_shared_out():
     assert len(config_to_plan(CONFIG, ["train.fsdp=true"], 2, 1000).units) > 4
 
 
+def test_frozen_parts_have_no_gradients_and_no_optimizer_state():
+    def planned(*overrides):
+        training = config_to_plan(CONFIG, overrides, 1, 1000, (64, 64))
+        return make_plan(training, torch.device("cpu"), ["off"], checkpointing=[False])
+
+    whole, part = planned(), planned("train.freeze=trunk")
+    trunk = sum(p.nbytes for p in config_to_plan(CONFIG, [], 1, 1000).model.backbone.net.parameters() if p.requires_grad)
+    assert trunk > 0
+    assert part.parameters == whole.parameters
+    assert part.gradients == whole.gradients - trunk
+    assert part.optimizer < whole.optimizer - 2 * trunk + 1000  # and no count of steps
+    assert part.costs[0].saved(8) < whole.costs[0].saved(8) and part.costs[0].flops(8) < whole.costs[0].flops(8)
+
+
 def test_pretraining_has_the_steps_of_its_run():
     def steps(*options, images):
         return pretraining_to_plan([*TINY, "--epochs=2", "--batch_size=10", *options], 2, images).steps
@@ -158,6 +172,7 @@ def test_command_reports_batches_and_hours(monkeypatch, capsys):
         ([CONFIG, "dataloader.train.total_batch_size=0"], "dataloader.train.total_batch_size=0 "),
         ([CONFIG, "train.grad_accum_steps=0"], "train.grad_accum_steps=0 "),
         ([CONFIG, "train.grad_accum_steps=x"], "train.grad_accum_steps=x "),
+        ([CONFIG, "train.freeze=nothing"], "train.freeze: the model has no part 'nothing'"),
         ([CONFIG, "--nonsense"], "--nonsense is no option"),
         ([CONFIG, "--utilisation=2"], "--utilisation must be above 0 and at most 1, got 2.0"),
         ([CONFIG, "--gpus=0"], "--gpus must be above 0, got 0"),

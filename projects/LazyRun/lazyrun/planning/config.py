@@ -17,6 +17,7 @@ from lazyrun.config.task import task_of
 from lazyrun.engine.optim import build_optimizer
 from lazyrun.engine.sharding import units_of
 from lazyrun.modeling.build import build_model
+from lazyrun.modeling.freeze import freeze
 from pretrain.common.errors import UserError
 from pretrain.common.planning.fake import unfilled
 from pretrain.common.planning.plan import Training
@@ -48,10 +49,13 @@ def config_to_plan(
     size = size or image_size_of(cfg)
     with suspecting(overrides):
         model = unfilled(lambda: build_model(_on_cpu(cfg)))
-    model.train()
+        frozen = freeze(model, cfg.train.freeze)
 
     def make_forward(module: nn.Module, batch_size: int) -> Callable[[], torch.Tensor]:
-        return task.training_pass(module, batch_size, size)
+        run = task.training_pass(module, batch_size, size)
+        for part in frozen:
+            part.eval()  # after the rest was put into training mode, as in a run
+        return run
 
     micro_batch = batch // (gpus * accumulated)
     return Training(
