@@ -6,6 +6,7 @@ weights (:mod:`pretrain.training.step`).
 
 import argparse
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -99,8 +100,7 @@ class TrainingLoop:
             measured = self.parts.evaluate_start()
             if self.writer:
                 self.writer.results({"epoch": BEFORE_TRAINING}, measured, self.epoch)
-        steps_left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
-        self.progress = Progress(self.effective_batch, self.steps_done + steps_left)
+        self.progress = Progress(self.effective_batch, self._last_step())
         while not self.is_over:
             start = time.perf_counter()
             self._train_epoch()
@@ -112,6 +112,11 @@ class TrainingLoop:
         if self.writer:
             self.writer.close()
         logger.info("Done: %s", self.checkpoints.output_dir)
+
+    def _last_step(self) -> int:
+        """How many steps the run will have taken at its end: epochs before a resume may have had other numbers."""
+        left = self.steps_per_epoch * (self.args.epochs - self.epoch) - self.iteration
+        return min(self.steps_done + left, self.args.max_steps or sys.maxsize)
 
     @property
     def is_over(self) -> bool:

@@ -14,6 +14,7 @@ from pretrain.data.datasets import CorruptImages, EpochDataset
 from pretrain.data.labels import LabelledSample
 from pretrain.data.samplers import train_loader
 from pretrain.training.classification import ClassificationLoss
+from pretrain.training.metrics import Progress
 from pretrain.training.parts import TrainingParts
 from pretrain.training.precision import Precision
 from pretrain.training.run import train
@@ -170,3 +171,18 @@ def test_the_arguments_given_stay_as_they_are(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint-00000004.pth")["args"] == before | dict(
         lr=0.5, amp="off", decoder="torchvision"
     )
+
+
+def test_the_time_left_is_that_to_the_last_step(tmp_path, monkeypatch):
+    left = []
+
+    class Recorded(Progress):
+        def report(self, steps_done):
+            left.append(self.total_steps - steps_done)
+            return super().report(steps_done)
+
+    monkeypatch.setattr("pretrain.training.loop.Progress", Recorded)
+    run(tmp_path, epochs=3, max_steps=3)
+    assert left == [2, 1, 0]
+    run(tmp_path, epochs=3, resume="auto")
+    assert left[3:] == [2, 1, 0]
