@@ -116,6 +116,24 @@ def test_a_run_stopped_in_an_evaluation_goes_on_with_that_evaluation(tmp_path, s
     assert saved(tmp_path) == (stop_at, 50.0)
 
 
+def test_a_signal_while_the_checkpoint_before_an_evaluation_is_written_ends_the_run_there(tmp_path, monkeypatch):
+    evaluated, save = [], RunCheckpointer.save
+
+    def interrupted(checkpointer, name, **extra):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(checkpointer, name, **extra)
+
+    monkeypatch.setattr(RunCheckpointer, "save", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path, lambda i: evaluated.append(i) or 1.0)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert evaluated == []
+    assert (tmp_path / "last_checkpoint").read_text() == "model_before_evaluation.pth"
+    monkeypatch.undo()
+    assert train(tmp_path, lambda i: evaluated.append(i) or 1.0, resume=True) == list(range(2, 8))
+    assert evaluated == [1, 3, 5, 8]
+
+
 def test_a_run_stopped_by_its_checkpoint_does_not_evaluate_again(tmp_path):
     evaluated = []
     train(tmp_path, lambda i: evaluated.append(i) or 1.0)

@@ -106,9 +106,13 @@ class SaveOnSigterm(HookBase):
 
     @contextmanager
     def exiting_at_once(self) -> Iterator[None]:
-        """A block with nothing to save, such as an evaluation: the signal ends it at once."""
+        """A block with nothing to save, such as an evaluation: the signal ends it at once, also one that came while the
+        last checkpoint was written. Called in every process."""
         self.all_is_saved = True
         try:
+            self.received = self._anyone_received()
+            if self.received:
+                raise SystemExit(128 + self.received)
             yield
         except SystemExit:
             logger.warning(f"{_name(self.received)}: stopped in the evaluation; --resume evaluates first.")
