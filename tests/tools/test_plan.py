@@ -129,7 +129,9 @@ def test_frozen_parts_have_no_gradients_and_no_optimizer_state():
         return make_plan(training, torch.device("cpu"), ["off"], checkpointing=[False])
 
     whole, part = planned(), planned("train.freeze=trunk")
-    trunk = sum(p.nbytes for p in config_to_plan(CONFIG, [], 1, 1000).model.backbone.net.parameters() if p.requires_grad)
+    trunk = sum(
+        p.nbytes for p in config_to_plan(CONFIG, [], 1, 1000).model.backbone.net.parameters() if p.requires_grad
+    )
     assert trunk > 0
     assert part.parameters == whole.parameters
     assert part.gradients == whole.gradients - trunk
