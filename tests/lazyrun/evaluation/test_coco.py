@@ -198,3 +198,19 @@ def test_objects_of_unusable_images_are_not_missed(world, register):
     expected = evaluate(register(content), left, scores)
     for task, metrics in expected.items():
         assert ours[task] == pytest.approx(metrics, nan_ok=True)
+
+
+def test_chosen_images_are_not_searched_for_one_by_one(world, register, tmp_path):
+    class Ids(list):
+        def __contains__(self, image_id):
+            raise AssertionError("a search through all images for each of them, or each object")
+
+    content, detections, scores = world
+    evaluator = COCOEvaluator(register(content), distributed=False, output_dir=str(tmp_path))
+    evaluator.reset()
+    process(evaluator, detections, scores)
+    evaluator.evaluate(Ids([1, 2]))
+    assert [i["id"] for i in json.loads((tmp_path / "images.json").read_text())["images"]] == [1, 2]
+    evaluator.reset()
+    process(evaluator, {1: []}, scores)
+    assert evaluator.evaluate(Ids([1]))["bbox"]["AP"] == 0

@@ -8,6 +8,7 @@ from layouts import BOXES, NAMES, PHOTOS, coco, write_photos, write_voc, write_y
 
 from lazyrun.data.formats import read_dataset
 from lazyrun.data.splits import write_coco
+from lazyrun.evaluation import truth as truth_module
 from lazyrun.evaluation.analysis import evaluate, find_errors
 from lazyrun.evaluation.results import LISTING, match_results
 from lazyrun.evaluation.truth import Truth, image_ids, read_listed, read_truth, use_ids_of
@@ -107,6 +108,16 @@ def test_matching_of_paths(tmp_path, names, images, message):
     else:
         with pytest.raises(UserError, match=message):
             match_results(path, truth)
+
+
+def test_names_that_come_in_every_folder_are_compared_with_few_others(tmp_path, monkeypatch):
+    compared, agreeing = [], truth_module._agreeing
+    monkeypatch.setattr(truth_module, "_agreeing", lambda one, other: compared.append(one) or agreeing(one, other))
+    names = [f"clip{clip}/{frame:06d}.jpg" for clip in range(50) for frame in range(2)]
+    data = {"images": [{"id": i, "file_name": name} for i, name in enumerate(names)], "categories": []}
+    found = image_ids([tmp_path / name for name in names], Truth(Path("truth"), data, tmp_path))
+    assert list(found.values()) == list(range(100))
+    assert len(compared) == 100
 
 
 def test_a_listing_of_another_kind_is_passed_over(tmp_path, voc):

@@ -124,10 +124,11 @@ class COCOEvaluator(evaluation.COCOEvaluator):
     def _write_listing(self, img_ids: Sequence[int] | None) -> None:
         """Writes which image and class an id in the results file stands for."""
         truth, folder = self._coco_api, self._metadata.get("image_root", "")
+        evaluated = None if img_ids is None else set(img_ids)
         images = [
             {"id": truth.source_ids.get(i["id"], i["id"]), "file_name": os.path.join(folder, i["file_name"])}
             for i in truth.dataset["images"]
-            if img_ids is None or i["id"] in img_ids
+            if evaluated is None or i["id"] in evaluated
         ]
         class_ids, names = self._class_ids(), self._metadata.get("thing_classes") or ()
         categories = [{"id": class_ids.get(index, index), "name": name} for index, name in enumerate(names)]

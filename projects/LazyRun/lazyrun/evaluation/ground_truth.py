@@ -77,11 +77,12 @@ class GroundTruth(COCO):
             class_names: in the order of the category ids; with two or more, there is an AP for each.
             image_ids: those evaluated; None for all.
         """
+        evaluated = None if image_ids is None else set(image_ids)
         objects = [
             a
             for a in self.dataset["annotations"]
             if not a["iscrowd"]
-            and (image_ids is None or a["image_id"] in image_ids)
+            and (evaluated is None or a["image_id"] in evaluated)
             and (task != "keypoints" or a.get("num_keypoints"))
         ]
         results = dict.fromkeys(("AP", "AP50", "AP75"), _zero_if(objects))

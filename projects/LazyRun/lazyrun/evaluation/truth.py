@@ -150,18 +150,9 @@ def match_files(files: Sequence[Path], truth: Truth, ids: Sequence[Any], refusal
     Raises:
         UserError: a file is none of the images, or may be several.
     """
-    by_name: defaultdict[str, list[dict]] = defaultdict(list)
-    for image in truth.dataset["images"]:
-        by_name[Path(image["file_name"]).name].append(image)
-    found = []
+    index, found = _NameIndex(truth), []
     for file, number in zip(files, ids, strict=True):
-        ranked: defaultdict[int, list[dict]] = defaultdict(list)
-        for image in by_name[file.name]:
-            name = Path(image["file_name"])
-            agreeing = _agreeing(file.parts, Path(os.path.abspath(truth.root / name)).parts)
-            if agreeing >= min(len(file.parts), len(name.parts)):
-                ranked[agreeing].append(image)
-        best = ranked[max(ranked)] if ranked else []
+        best = index.best(file.parts)
         if len(best) > 1:
             best = [i for i in best if i.get("source_id", i["id"]) == number] or best
         if len(best) != 1:
@@ -169,6 +160,28 @@ def match_files(files: Sequence[Path], truth: Truth, ids: Sequence[Any], refusal
             raise UserError(f"{refusal}{what} {truth.path}.")
         found.append(best[0])
     return found
+
+
+class _NameIndex:
+    """Images of a data set by the ends of their paths: names such as 000001.jpg come in every folder of some sets."""
+
+    def __init__(self, truth: Truth):
+        # By whether these are all parts of the name in the data set, and the parts themselves.
+        self._ends: defaultdict[tuple[bool, tuple[str, ...]], list[tuple[dict, tuple[str, ...]]]] = defaultdict(list)
+        for image in truth.dataset["images"]:
+            name = Path(image["file_name"])
+            parts = Path(os.path.abspath(truth.root / name)).parts
+            whole = len(name.parts)
+            for count in range(1, whole + 1):
+                self._ends[count == whole, parts[-count:]].append((image, parts))
+
+    def best(self, file: tuple[str, ...]) -> list[dict]:
+        """Of the images whose name ends a path of these parts, or whose path they end, those that agree most."""
+        ranked: defaultdict[int, list[dict]] = defaultdict(list)
+        for key in [(False, file), *((True, file[-count:]) for count in range(1, len(file) + 1))]:
+            for image, parts in self._ends.get(key, ()):
+                ranked[_agreeing(file, parts)].append(image)
+        return ranked[max(ranked)] if ranked else []
 
 
 def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
