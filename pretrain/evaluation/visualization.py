@@ -1,7 +1,8 @@
 """Pictures of what a checkpoint reconstructs of images or clips, from its file to theirs."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +93,28 @@ def load_clips(path: str, data_path: str, model: VideoConvMAE, count: int) -> to
 def load_images(data_path: str, model: MaskedAutoencoderConvViT, count: int) -> torch.Tensor:
     """The first images of a folder, or one file, `(B, C, H, W)`, normalised."""
     transform, mode = eval_transform(model.img_size), image_mode(model.in_chans)
-    path = Path(data_path)
-    if path.is_file() and path.suffix != ".tar":
-        files = [path]
-    else:
-        reader = open_reader(data_path, "val")
-        files = [reader[i][0] for i in range(min(count, len(reader)))]
     images = []
-    for file in files:
+    for file in _image_files(data_path, count):
         try:
             with file if isinstance(file, Image.Image) else Image.open(file) as image:
                 pixels = to_eight_bits(image).convert(mode)
-        except (OSError, SyntaxError, ValueError) as e:  # Pillow's, for damaged files
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # Pillow's, for damaged files
             raise UserError(f"{getattr(file, 'name', file)} cannot be read as an image: {e}") from e
         images.append(transform(pixels))
     return normalise(torch.stack(images))
+
+
+def _image_files(data_path: str, count: int) -> Iterator[Any]:
+    """The first images of a folder, or one file: a path, a PIL image, or a file that is open until the next one is."""
+    path = Path(data_path)
+    if path.is_file() and path.suffix != ".tar":
+        yield path
+        return
+    reader = open_reader(data_path, "val")
+    for i in range(min(count, len(reader))):
+        file = reader[i][0]
+        with nullcontext() if isinstance(file, Image.Image) else file:
+            yield file
 
 
 def enlargement(img_size: Sequence[int]) -> int:
