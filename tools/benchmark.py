@@ -15,6 +15,7 @@ from pretrain.common.utf8 import use_utf8
 from pretrain.names import LOADER_TRANSFORMS, MODELS, VIDEO_MODELS
 
 COUNTS = ("rounds", "num_frames", "threads", "batch_size", "batch_sizes", "input_size", "sizes", "images")
+LEAST = {"num_workers": 0} | dict.fromkeys(COUNTS, 1)
 CONFIG = "projects/ConvMAEDet/configs/COCO/mask_rcnn_vitdet_convmae_b_25ep.py"
 
 
@@ -201,10 +202,12 @@ def main() -> None:
     add_detect_parser(subcommands)
     args = parser.parse_args()
     with exit_on_user_error():
-        for name in COUNTS:
+        for name, least in LEAST.items():
             given = getattr(args, name, None)
-            if any(n < 1 for n in (given if isinstance(given, list) else [given]) if n is not None):
-                raise UserError(f"--{name} must be at least 1, got {given}.")
+            if any(n < least for n in (given if isinstance(given, list) else [given]) if n is not None):
+                raise UserError(f"--{name} must be at least {least}, got {given}.")
+        if getattr(args, "memory_limit", None) is not None and not (args.find_batch and args.memory_limit > 0):
+            raise UserError(f"--memory-limit {args.memory_limit:g} is of --find-batch, and must be above 0.")
         import torch
 
         from pretrain.common.devices import check_device

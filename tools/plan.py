@@ -23,6 +23,7 @@ from pretrain.names import MODELS, VIDEO_MODELS
 if TYPE_CHECKING:
     from pretrain.common.planning.plan import Plan
 
+REPO = Path(__file__).resolve().parents[1]
 CONFIGS = "projects/*/configs/{}/*.py"
 IMAGENET_IMAGES = 1_281_167
 TFLOPS = {"off": 19.5, "bf16": 312.0, "fp16": 312.0}
@@ -68,6 +69,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     unknown = [option for option in others if option.startswith("-")]
     if unknown and args.what != "pretrain":
         parser.error(f"{unknown[0]} is no option of tools/plan.py; see --help")
+    if args.all and (args.size or args.batch_sizes):
+        parser.error("--size and --batch_sizes are of one plan; leave them out with --all")
     if args.size and args.what == "pretrain":
         parser.error("--size is of configs; pretraining takes --input_size")
     for name in ("gpus", "images", "batch_sizes", "size", "tflops"):
@@ -99,7 +102,7 @@ def plan_of(args: argparse.Namespace, what: str, options: list[str]) -> "Plan":
 
 def everything() -> Iterator[tuple[str, list[str]]]:
     for folder in ("COCO", "LVIS", "ADE20K", "shapes"):
-        yield from ((str(path), []) for path in sorted(Path().glob(CONFIGS.format(folder))))
+        yield from ((str(path), []) for path in sorted(REPO.glob(CONFIGS.format(folder))))
     for name in (*MODELS, *VIDEO_MODELS):
         yield "pretrain", [f"--model={name}"]
 

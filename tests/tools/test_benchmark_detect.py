@@ -75,6 +75,8 @@ def test_largest_batch(largest):
         (["--find-batch", "--sizes", "64", "--parts", "backbone"], "--find-batch needs --memory-limit GB"),
         (["--sizes", "70"], "cannot be built for 70 pixels: Image size 70x70 is not divisible"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--memory-limit", "3"], "--memory-limit 3 is of --find-batch"),
+        (["--find-batch", "--memory-limit", "-3"], "--memory-limit -3 is of --find-batch, and must be above 0"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(benchmark, arguments, message):

@@ -162,6 +162,13 @@ def test_command_reports_batches_and_hours(monkeypatch, capsys):
     assert "DDP's buckets 0" in out and "\n300 steps of" in out
 
 
+def test_all_configs_are_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    plans = list(runpy.run_path(str(REPO / "tools" / "plan.py"))["everything"]())
+    assert str(REPO / CONFIG) in [what for what, _ in plans]
+    assert ("pretrain", TINY) in plans
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -178,6 +185,7 @@ def test_command_reports_batches_and_hours(monkeypatch, capsys):
         ([CONFIG, "--nonsense"], "--nonsense is no option"),
         ([CONFIG, "--utilisation=2"], "--utilisation must be above 0 and at most 1, got 2.0"),
         ([CONFIG, "--gpus=0"], "--gpus must be above 0, got 0"),
+        (["--all", "--batch_sizes", "4"], "--size and --batch_sizes are of one plan; leave them out with --all"),
         (["pretrain", "--size", "64", "64"], "--size is of configs; pretraining takes --input_size"),
     ],
 )
