@@ -91,7 +91,7 @@ def test_mistakes_are_told_without_a_traceback(monkeypatch, flags, message):
 
 def test_a_negative_number_of_workers_is_refused_before_the_steps(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "video", "--videos", "nowhere", "--num_workers", "-1"])
-    with pytest.raises(SystemExit, match="^error: --num_workers must be at least 0, got -1"):
+    with pytest.raises(SystemExit, match=r"^error: --num_workers must be at least 0, got -1"):
         runpy.run_path(str(REPO / "tools" / "benchmark.py"), run_name="__main__")
 
 
