@@ -90,7 +90,7 @@ class LargestCentre:
     def __call__(self, image: Pixels) -> Pixels:
         _, height, width = functional.get_dimensions(image)
         scale = min(height / self.size[0], width / self.size[1])
-        return functional.center_crop(image, [round(side * scale) for side in self.size])
+        return functional.center_crop(image, [max(1, round(side * scale)) for side in self.size])
 
 
 class Resized:

@@ -92,7 +92,7 @@ def centre_crop(height: int, width: int, size: Sequence[int]) -> Crop:
 
 def even_crop(number: int, count: int, height: int, width: int, size: Sequence[int]) -> Crop:
     """One of `count` largest crops with the proportions of `size`, evenly spaced along the longer side."""
-    h, w = (round(side) for side in largest_crop(height, width, size))
+    h, w = (max(1, round(side)) for side in largest_crop(height, width, size))
     place = 0.5 if count == 1 else number / (count - 1)
     return round(place * (height - h)), round(place * (width - w)), h, w
 

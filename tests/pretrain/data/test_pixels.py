@@ -21,7 +21,7 @@ from pretrain.data import augmentation, pixels
 from pretrain.data import transforms as ours
 from pretrain.data.augmentation import finetune_transform
 from pretrain.data.datasets import ImageDataset, MaskedSample
-from pretrain.data.pixels import as_tensor, decode, images_on, normalisation, normalise, resize
+from pretrain.data.pixels import as_pil, as_tensor, decode, images_on, normalisation, normalise, resize
 from pretrain.data.readers import open_reader
 from pretrain.data.samplers import collate
 from pretrain.data.transforms import eval_transform, evaluation_pixels, evaluation_transform, train_transform
@@ -222,6 +222,14 @@ def test_training_pixels_are_torchvisions(width_and_height):
             found, *draws = seeded(train_transform((24, 32)), pixel_layout, seed)
             then, *draws_then = seeded(expected, pixel_layout, seed)
             assert torch.equal(found, then) and draws == draws_then
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 1), (1, 40)])
+@pytest.mark.parametrize("transform", [eval_transform, train_transform])
+def test_images_a_pixel_wide_can_be_cropped_to_other_proportions(transform, shape):
+    image = torch.full((3, *shape), 7, dtype=torch.uint8)
+    for kind in (image, as_pil(image)):
+        assert torch.equal(transform((32, 64))(kind), torch.full((3, 32, 64), 7, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("chans", [1, 3])

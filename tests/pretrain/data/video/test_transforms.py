@@ -56,6 +56,10 @@ def test_even_crops_span_the_longer_side():
     assert centre_crop(40, 60, (32, 32)) == (0, 10, 40, 40) and centre_crop(40, 60, (20, 40)) == (5, 0, 30, 60)
 
 
+def test_even_crops_of_frames_a_pixel_wide_are_not_empty():
+    assert even_crop(0, 1, 40, 1, (32, 64)) == (20, 0, 1, 1)
+
+
 def test_scales_of_training_crops():
     crops = [multi_scale_crop(200, 300, (224, 224)) for _ in range(500)]
     sides = [200, 175, 150, 132]
