@@ -71,7 +71,7 @@ def read_class_names(folder: Path) -> list[str] | None:
         UserError: the file is not what it should be.
     """
     if (folder / "classes.txt").is_file():
-        return (folder / "classes.txt").read_text().splitlines()
+        return _lines_of_names(folder / "classes.txt")
     files = [p for p in sorted(folder.glob("*labels.json")) if p.is_file()]
     if not files:
         return None
@@ -82,6 +82,20 @@ def read_class_names(folder: Path) -> list[str] | None:
     if sorted(numbers.values()) != list(range(len(numbers))):
         raise UserError(f"{files[0]} does not number its {len(numbers)} classes from 0 to {len(numbers) - 1}.")
     return sorted(numbers, key=lambda name: numbers[name])
+
+
+def _lines_of_names(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is no list of class names: it is not UTF-8 text ({e.reason}).") from e
+    seen: set[str] = set()
+    for number, name in enumerate(names, start=1):
+        if not name or name in seen:
+            what = f"names {name!r} again" if name else "is empty"
+            raise UserError(f"{path}: line {number} {what}; each line is the name of one class, in order.")
+        seen.add(name)
+    return names
 
 
 def _json_entries(content: Any) -> list[Entry]:

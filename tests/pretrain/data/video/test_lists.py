@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.common.errors import UserError
 from pretrain.data.labels import take_fraction
-from pretrain.data.video.lists import Entry, find_list, read_list
+from pretrain.data.video.lists import Entry, find_list, read_class_names, read_list
 from pretrain.data.video.readers import open_labelled_videos, open_videos
 
 pytest.importorskip("av")
@@ -125,6 +126,25 @@ def test_lists_with_numbers_and_with_names(tmp_path):
         open_labelled_videos(str(lists), "val", "", str(videos))
     with pytest.raises(FileNotFoundError, match=r"None of the first 2 videos .* with --video_root"):
         open_labelled_videos(str(lists), "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"kite\ncoin\nkite\n", r"classes\.txt: line 3 names 'kite' again"),
+        (b"kite\n\ncoin\n", r"classes\.txt: line 2 is empty"),
+        (b"caf\xe9\n", r"classes\.txt is no list of class names: it is not UTF-8 text"),
+    ],
+)
+def test_mistaken_class_names(tmp_path, content, message):
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_class_names(tmp_path)
+
+
+def test_class_names_are_lines(tmp_path):
+    (tmp_path / "classes.txt").write_text("kite\r\ncoin of gold \n\n", encoding="utf-8-sig")
+    assert read_class_names(tmp_path) == ["kite", "coin of gold"]
 
 
 def test_something_something(tmp_path):
