@@ -26,6 +26,9 @@ FASHION_MNIST = "fashion_mnist:"
 ARCHIVE = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?)$", re.IGNORECASE)
 """Names of tar files, also of compressed ones, which are told apart from what is unknown but not read."""
 
+SPLIT = re.compile(r"(?:^|[-_.])(train|val|valid|validation|test)(?=[-_.\d]|$)", re.IGNORECASE)
+"""In the name of a tar file."""
+
 logger = logging.getLogger(__name__)
 
 add_img_extensions(IMAGE_SUFFIXES)  # timm itself takes JPEG and PNG alone, and passes over others without a word
@@ -84,11 +87,22 @@ def _open_files(path: Path) -> Any:
         if tars and len(tars) < len(archives):
             name = next(p.name for p in archives if p not in tars)
             logger.warning("Only .tar files are read, and %s and others like it are not: decompress them.", name)
+        _tell_of_several_splits(path, tars or archives)
         return TarReader(tars or archives, folder=True)
     try:
         return ReaderImageFolder(str(path))
     except RuntimeError as e:
         raise UserError(f"There are no images in {path}: {e}") from e
+
+
+def _tell_of_several_splits(folder: Path, tars: list[Path]) -> None:
+    splits = dict.fromkeys(found[1].lower() for path in tars if (found := SPLIT.search(path.stem)))
+    if len(splits) > 1:
+        logger.warning(
+            "%s holds tar files of several splits by their names (%s), and all of them are read together. Put those of "
+            "each into a folder, such as train and val, to keep them apart.",
+            folder, ", ".join(splits),
+        )  # fmt: skip
 
 
 def _holds_images(folder: Path) -> bool:

@@ -193,3 +193,21 @@ def test_one_place_tells_the_classes_of_all(pictures, tmp_path, caplog):
     write_tar(tmp_path / "train" / "b.tar", {"1.jpg": a, "1.json": b'{"label": 0}'})
     assert class_names(open_labelled(str(tmp_path), "train")) == ["0", "ant", "bee"]
     assert "1 tar file(s) have numbers for labels and 1 have names" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["imagenet1k-train-0000", "imagenet1k-train-0001", "imagenet1k-validation-00"], "(train, validation)"),
+        (["train", "val"], "(train, val)"),
+        (["train-0000", "train-0001"], None),
+        (["trains", "valleys", "contest"], None),  # classes
+    ],
+)
+def test_tar_files_of_several_splits_are_told_of(pictures, tmp_path, caplog, names, told):
+    for name in names:
+        write_tar(tmp_path / f"{name}.tar", dict(list(pictures.items())[:1]))
+    assert len(open_reader(str(tmp_path))) == len(names)
+    warnings = [record.message for record in caplog.records if "several splits" in record.message]
+    assert len(warnings) == (told is not None)
+    assert told is None or told in warnings[0]
