@@ -79,6 +79,17 @@ def test_processes_share_the_same_batches(folder, num_workers):
         assert torch.equal(one, resumed)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_processes_have_equally_many_images(shuffle):
+    """Or one would wait for the others' gradients; what is left over waits for another epoch."""
+    samplers = [StatelessSampler(11, World(rank, rank, 4), seed=0, shuffle=shuffle) for rank in range(4)]
+    shares = [[index for _, index in sampler] for sampler in samplers]
+    assert [len(share) for share in shares] == [len(sampler) for sampler in samplers] == [2] * 4
+    assert len(set().union(*shares)) == 8
+    samplers[1].set_position(0, 1)
+    assert [index for _, index in samplers[1]] == shares[1][1:] and len(samplers[1]) == 1
+
+
 def test_sampler_shuffles_each_epoch_anew():
     sampler = StatelessSampler(10, World(), seed=0)
     orders = []
