@@ -3,6 +3,7 @@
 import pickle
 import random
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,3 +268,11 @@ def test_posterize_keeps_a_bit():
 def test_unknown_policy():
     with pytest.raises(ValueError, match="--aa bogus is not an augmentation policy"):
         finetune_transform((32, 32), 3, "bogus")
+
+
+def test_a_share_of_labels_has_some_of_each_class_in_the_order_of_the_data():
+    reader = SimpleNamespace(labels=np.repeat([2, 0, 1], [1, 10, 3]))
+    subset = take_fraction(reader, 0.2, seed=0)
+    assert subset.indices == sorted(subset.indices)
+    assert np.bincount(reader.labels[subset.indices]).tolist() == [2, 1, 1]
+    assert take_fraction(reader, 0.2, seed=1).indices != subset.indices == take_fraction(reader, 0.2, seed=0).indices

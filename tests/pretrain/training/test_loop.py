@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,3 +187,16 @@ def test_the_time_left_is_that_to_the_last_step(tmp_path, monkeypatch):
     assert left == [2, 1, 0]
     run(tmp_path, epochs=3, resume="auto")
     assert left[3:] == [2, 1, 0]
+
+
+def test_a_checkpoint_in_an_epoch_knows_what_any_process_could_not_read(tmp_path):
+    class WithAnother(World):
+        def gather(self, value):
+            return [value, {3}] if isinstance(value, set) else super().gather(value)
+
+    def make_parts(*of_run):
+        parts = regression(Journal())(*of_run)
+        return replace(parts, corrupt=CorruptImages(parts.loader.dataset, 1.0))
+
+    train(arguments(tmp_path, save_steps=1, max_steps=1), WithAnother(), CPU, make_parts)
+    assert load_checkpoint(tmp_path / "checkpoint-00000001.pth")["corrupt"] == [3]
