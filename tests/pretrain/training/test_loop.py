@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pretrain.common.distributed import World
-from pretrain.common.errors import UserError
+from pretrain.common.errors import NonFiniteError, UserError
 from pretrain.common.files import load_checkpoint
 from pretrain.data.datasets import CorruptImages, EpochDataset
 from pretrain.data.labels import LabelledSample
@@ -200,3 +200,16 @@ def test_a_checkpoint_in_an_epoch_knows_what_any_process_could_not_read(tmp_path
 
     train(arguments(tmp_path, save_steps=1, max_steps=1), WithAnother(), CPU, make_parts)
     assert load_checkpoint(tmp_path / "checkpoint-00000001.pth")["corrupt"] == [3]
+
+
+def test_weights_that_are_not_finite_are_neither_evaluated_nor_written(tmp_path):
+    """An evaluation might write them as the best so far."""
+    journal = Journal()
+
+    def make_parts(*of_run):
+        parts = regression(journal)(*of_run)
+        return replace(parts, after_step=lambda _: nn.init.constant_(parts.model.bias, float("nan")))
+
+    with pytest.raises(NonFiniteError, match=r"NaN in model\.bias after step 1, so no checkpoint is written"):
+        train(arguments(tmp_path, accum_iter=4), World(), CPU, make_parts)
+    assert journal.entries[-1] == "mode" and not list(tmp_path.glob("checkpoint*"))
