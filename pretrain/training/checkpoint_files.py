@@ -97,8 +97,11 @@ class Checkpoints:
     def set_damaged_aside(self) -> None:
         """Renames the files that could not be read, as their steps may be greater than those still to come."""
         for path in self.damaged:
-            path.rename(path.with_name(f"{path.name}.damaged"))
-            logger.warning("%s is %s.damaged now.", path, path.name)
+            aside = path.with_name(f"{path.name}.damaged")
+            if aside.is_dir():  # of the same step, damaged before; a file would be replaced, a folder is in the way
+                remove_folder(aside)
+            path.rename(aside)
+            logger.warning("%s is %s now.", path, aside.name)
         self.damaged = []
 
     def check_newest(self, path: Path, step: int) -> None:
