@@ -152,7 +152,7 @@ class WeightAverage:
         return self.average.module
 
     def start(self) -> None:
-        """Before the first step: the average begins as the model, who now has the first process's weights."""
+        """Before the first step: the average begins as the model, which now has the first process's weights."""
         if not self.is_resumed:
             self.average.set(self.source)
 

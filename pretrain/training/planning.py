@@ -26,7 +26,8 @@ NEEDED = {"--data_path": "-", "--output_dir": "-"}
 
 
 def pretraining_to_plan(argv: Sequence[str], gpus: int, images: int) -> Training:
-    """
+    """The training that these options of `python -m pretrain` ask for, with a model that has no values.
+
     Args:
         argv: options of `python -m pretrain`; --data_path and --output_dir may be left out.
         gpus: processes of the run.

@@ -100,7 +100,7 @@ class Targets:
         return self.foreign[_source(target)]
 
     def start(self) -> None:
-        """Before the first step: the average begins as the student, who now has the first process's weights."""
+        """Before the first step: the average begins as the student, which now has the first process's weights."""
         if self.average and not self.is_resumed:
             self.average.update(self.model, 0.0)
 

@@ -13,7 +13,8 @@ __all__ = ["FrameSampler"]
 
 @dataclass(frozen=True)
 class FrameSampler:
-    """
+    """Chooses the frames of a clip.
+
     Attributes:
         num_frames: frames of a clip.
         sampling: "dense" takes every `frame_step`-th frame, as for Kinetics; "segments" cuts the video into as many

@@ -31,7 +31,8 @@ STRIDE = 32
 def config_to_plan(
     config_file: str, overrides: Sequence[str], gpus: int, images: int, size: tuple[int, int] | None = None
 ) -> Training:
-    """
+    """The training that a config asks for, with a model that has no values.
+
     Args:
         overrides: `key=value` changes of the config.
         gpus: processes that share `dataloader.train.total_batch_size`.
