@@ -5,10 +5,12 @@ import runpy
 import planned
 import pytest
 import torch
+from omegaconf import OmegaConf
 from parity import REPO
 from shapes import CONFIG
 
-from lazyrun.planning.config import config_to_plan
+from lazyrun.planning.config import config_to_plan, image_size_of
+from pretrain.common.errors import UserError
 from pretrain.common.planning.backward import run_backward
 from pretrain.common.planning.fake import fake_tensors
 from pretrain.common.planning.memory import LiveStorages, StepMemory
@@ -121,6 +123,16 @@ def test_configs_say_what_is_shared_out():
     assert config_to_plan(CONFIG, ["train.fsdp=true"], 1, 1000).units is None
     assert config_to_plan(CONFIG, [], 2, 1000).units is None
     assert len(config_to_plan(CONFIG, ["train.fsdp=true"], 2, 1000).units) > 4
+
+
+def test_images_of_a_config_are_padded_to_its_largest():
+    def size_of(**data):
+        return image_size_of(OmegaConf.create({"data": data}))
+
+    assert size_of(image_size=1024, max_size=None) == (1024, 1024)
+    assert size_of(train_short_edge=[480, 800, 640], max_size=1333) == (800, 1344)
+    with pytest.raises(UserError, match="give --size HEIGHT WIDTH"):
+        size_of()
 
 
 def test_frozen_parts_have_no_gradients_and_no_optimizer_state():

@@ -62,6 +62,19 @@ def test_resumed_run_goes_on_in_the_same_one(wandb, tmp_path):
     assert first["name"] == tmp_path.name and first["mode"] == "offline" and first["dir"] == str(tmp_path)
 
 
+@pytest.mark.parametrize("left", ['{"iteration": 1, "lr": 0.5}\n{"iter', '{"iteration": 1, "lr": 0.5}\n', '{"iter', ""])
+def test_half_a_line_of_a_killed_run_is_no_part_of_the_next(tmp_path, left):
+    (tmp_path / "metrics.json").write_text(left)
+    [writer] = build_writers(config(tmp_path, "json"))
+    with EventStorage(2) as storage:
+        storage.put_scalar("lr", 0.25, smoothing_hint=False)
+        writer.write()
+    writer.close()
+    whole = [{"iteration": 1, "lr": 0.5}] if "\n" in left else []
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert lines == [*whole, {"iteration": 2, "lr": 0.25}]
+
+
 def test_mistakes(monkeypatch):
     with pytest.raises(UserError, match="'csv' is none of console, json, tensorboard, wandb"):
         check_writers(["json", "csv"])

@@ -101,6 +101,18 @@ def test_too_many_of_them_in_a_row_end_the_run():
     assert torch.equal(trainer.model.weight, torch.ones(4))
 
 
+def test_steps_that_search_the_scale_of_float16_do_not_count(caplog):
+    trainer = bad_trainer(*[torch.zeros(4)] * 3)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled=True)
+    counts = []
+    with EventStorage() as trainer.storage:
+        for _ in range(3):
+            trainer.run_step()
+            counts.append((trainer.grad_scaler.get_scale(), trainer.skipped_in_a_row, len(caplog.records)))
+    assert counts == [(2.0, 0, 0), (1.0, 0, 0), (0.5, 1, 1)]
+    assert torch.equal(trainer.model.weight, torch.ones(4))
+
+
 def test_a_gradient_is_clipped_to_its_norm():
     trainer = bad_trainer(torch.full((4,), 3.0), clip_grad=0.5)
     with EventStorage() as trainer.storage:
