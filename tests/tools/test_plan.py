@@ -12,8 +12,8 @@ from shapes import CONFIG
 from lazyrun.planning.config import config_to_plan, image_size_of
 from pretrain.common.errors import UserError
 from pretrain.common.planning.backward import run_backward
-from pretrain.common.planning.fake import fake_tensors
-from pretrain.common.planning.memory import LiveStorages, StepMemory
+from pretrain.common.planning.fake import fake_tensors, make_fake
+from pretrain.common.planning.memory import LiveStorages, StepMemory, bytes_of
 from pretrain.common.planning.plan import Cost, Plan, Sharing, Training, largest_fitting, make_plan
 from pretrain.common.planning.report import Assumptions, report
 from pretrain.models import build_model
@@ -68,6 +68,21 @@ def test_storages_count_once_and_while_they_live():
         assert (storages.now, storages.peak) == (40, 80)
         (b[None] @ b[:, None]).sum()
     assert storages.flops == 2 * 10
+
+
+def test_storages_on_a_gpu_are_blocks_of_its_allocator():
+    with fake_tensors(), LiveStorages() as storages:
+        kept = [torch.empty(count, dtype=torch.uint8, device="cuda:0") for count in (1, 512, 513)]
+        assert storages.now == 512 + 512 + 1024 and len(kept) == 3
+
+
+def test_weights_that_two_modules_share_are_counted_once():
+    first, second = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    with fake_tensors() as mode:
+        model = make_fake(torch.nn.Sequential(first, second), mode, torch.device("cuda:0"))
+        assert first.weight is second.weight and first.weight.device.type == "cuda"
+        assert bytes_of([first.weight, second.weight]) == 4 * 9 and len(list(model.parameters())) == 1
 
 
 def test_attention_on_a_gpu_keeps_no_matrix_of_all_pairs():
