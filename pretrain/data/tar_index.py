@@ -123,14 +123,20 @@ def _without_other_parts(images: dict[str, tuple[int, int]], path: Path) -> dict
     """Leaves out other parts of samples, such as the mask `KEY.seg.png` beside the image `KEY.jpg`.
 
     In WebDataset (https://github.com/webdataset/webdataset) a sample's key is the path up to the first dot of the
-    file's name, and what follows is the whole extension. Where there is no `KEY.jpg`, `KEY.seg.png` is an image.
+    file's name, and what follows is the whole extension. Where there is no `KEY.jpg`, `KEY.seg.png` is an image, and so
+    is `KEY.2.jpg`: numbers are in the names of photos, not of parts.
     """
-    whole = {name for name in images if PurePosixPath(name).name.count(".") == 1}
-    with_image = {_key(name) for name in whole}
-    kept = {name: place for name, place in images.items() if name in whole or _key(name) not in with_image}
+    with_image = {_key(name) for name in images if not _part(name)}
+    kept = {name: place for name, place in images.items() if not _part(name) or _key(name) not in with_image}
     if others := images.keys() - kept.keys():
         logger.info("%s: %d file(s) such as %s are no images but parts of samples.", path, len(others), min(others))
     return kept
+
+
+def _part(name: str) -> str:
+    """Which part of a sample a file would be: `seg` of `KEY.seg.png`, empty of `KEY.png` and `KEY.2.png`."""
+    parts = PurePosixPath(name).name.split(".")[1:-1]
+    return parts[0] if parts and not parts[0].isdigit() else ""
 
 
 def _key(name: str) -> str:

@@ -146,7 +146,16 @@ def test_other_parts_of_a_sample_are_no_images(pictures, tmp_path, caplog):
     """Of the same key in the same folder; what only looks like such a part is an image, in tar files as in folders."""
     caplog.set_level(logging.INFO)
     picture = pictures["1.jpg"]
-    images = ["a.JPG", "x.y/b.png", "c/a.depth.png", "my.photo.jpg", "my.other.photo.png", "v1.5/d.jpg", ".e.jpg"]
+    images = [
+        "a.JPG",
+        "a.2.jpg",
+        "x.y/b.png",
+        "c/a.depth.png",
+        "my.photo.jpg",
+        "my.other.photo.png",
+        "v1.5/d.jpg",
+        ".e.jpg",
+    ]
     parts = ["a.seg.png", "x.y/b.mask.0.jpeg"]
     write_tar(tmp_path / "a.tar", dict.fromkeys([*parts, *images], picture) | {"a.cls": b"ant"})
     reader = open_reader(str(tmp_path / "a.tar"))
