@@ -42,9 +42,9 @@ def log(output_dir: Path) -> list[dict]:
 
 
 def _leaves(tree: Any) -> list:
-    """What dictionaries, lists and tuples hold in the end, in order."""
+    """What dictionaries, by their keys, lists and tuples hold in the end."""
     if isinstance(tree, dict):
-        return [leaf for key in tree for leaf in _leaves(tree[key])]
+        return [leaf for key in sorted(tree, key=str) for leaf in _leaves(tree[key])]
     return [leaf for item in tree for leaf in _leaves(item)] if isinstance(tree, list | tuple) else [tree]
 
 
