@@ -19,7 +19,7 @@ from typing import Any
 from pretrain.checkpoints.recognition import recognise
 from pretrain.common.errors import UserError
 from pretrain.common.files import load_checkpoint
-from pretrain.common.remote_files import fetch, is_remote, page_of
+from pretrain.common.remote_files import fetch, is_remote, page_of, refuse_unknown_address
 
 __all__ = ["PUBLISHED", "local_weights"]
 
@@ -40,13 +40,15 @@ def local_weights(name: str | os.PathLike) -> str:
         name of a local file.
 
     Raises:
-        UserError: the file cannot be fetched, or is not what the name promises; then it is removed again.
+        UserError: the file cannot be fetched, its address is of no kind that can be, or it is not what the name
+            promises; then it is removed again.
     """
     name = os.fspath(name)
     if not name or Path(name).exists():
         return name
     facts = PUBLISHED.get(name)
     if facts is None and not is_remote(name):
+        refuse_unknown_address(name)
         _refuse_misspelt(name)
         return name
     address = facts["address"] if facts else name

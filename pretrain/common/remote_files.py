@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from urllib.request import Request, urlopen
 
 from pretrain.common.errors import UserError
 
-__all__ = ["SCHEMES", "cached_path", "fetch", "is_remote"]
+__all__ = ["SCHEMES", "cached_path", "fetch", "is_remote", "refuse_unknown_address"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,14 @@ def is_remote(name: str) -> bool:
     """Whether a name is an address that :func:`fetch` knows: `https://…`, `hf://owner/repository/file`, `gdrive://id`."""
     scheme, separator, _ = name.partition("://")
     return bool(separator) and scheme.lower() in SCHEMES
+
+
+def refuse_unknown_address(name: str) -> None:
+    """Raises UserError for an address, such as `s3://…`, that is not one of those that :func:`fetch` knows."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) and not is_remote(name):
+        raise UserError(
+            f"{name} cannot be fetched: weights are given by a path, a published name, or an https:// or hf:// address."
+        )
 
 
 def _parsed(address: str) -> ParseResult:

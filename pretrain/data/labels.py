@@ -180,7 +180,7 @@ def take_fraction(reader: Any, fraction: float, seed: int) -> ReaderSubset:
 def _labels(reader: Any) -> np.ndarray:
     """The label of every image, without opening any."""
     if isinstance(reader, ReaderImageFolder):
-        return np.array([label for _, label in reader.samples])
+        return reader.samples.labels
     if hasattr(reader, "dataset"):  # Hugging Face
         return np.array(reader.dataset[reader.label_key])
     return np.asarray(reader.labels)

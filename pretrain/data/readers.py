@@ -17,6 +17,7 @@ from torchvision.datasets import FashionMNIST
 
 from pretrain.common.errors import UserError
 from pretrain.common.images import IMAGE_SUFFIXES
+from pretrain.data.shared_paths import LabelledPaths
 from pretrain.data.tars import TarReader
 
 __all__ = ["FASHION_MNIST", "FashionMnistReader", "open_reader"]
@@ -90,9 +91,11 @@ def _open_files(path: Path) -> Any:
         _tell_of_several_splits(path, tars or archives)
         return TarReader(tars or archives, folder=True)
     try:
-        return ReaderImageFolder(str(path))
+        reader = ReaderImageFolder(str(path))
     except RuntimeError as e:
         raise UserError(f"There are no images in {path}: {e}") from e
+    reader.samples = LabelledPaths(reader.samples)
+    return reader
 
 
 def _tell_of_several_splits(folder: Path, tars: list[Path]) -> None:

@@ -21,7 +21,7 @@ __all__ = ["TarIndex", "tar_index"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Of the files that keep an index; to be raised whenever another version would find something else."""
 
 BLOCK = tarfile.BLOCKSIZE
@@ -33,6 +33,8 @@ LARGEST_LABEL = 1 << 20
 
 class TarIndex(NamedTuple):
     """The images of a tar file, in its order; of those of the same name the last, as unpacking would leave it.
+
+    Of a sample in WebDataset's sense the image is `KEY.jpg` and nothing else, such as `KEY.seg.png`.
 
     Attributes:
         names: `(N,)` UTF-8 bytes; a tar file within the tar file counts as a folder.
@@ -106,6 +108,7 @@ def _find(path: Path) -> TarIndex:
                     _note_label(labels, name, file.read(size))
         except (tarfile.TarError, ValueError, OverflowError) as e:  # the latter two where a header has absurd numbers
             raise UserError(f"{path} is no tar file, or it is damaged: {e}. Make or fetch it again.") from e
+    images = _without_other_parts(images, path)
     keys = (name.removesuffix(PurePosixPath(name).suffix) for name in images)
     places = np.array(list(images.values()), dtype=np.int64).reshape(-1, 2)
     return TarIndex(
@@ -114,6 +117,32 @@ def _find(path: Path) -> TarIndex:
         sizes=places[:, 1],
         labels=_as_bytes([labels.get(f"{key}.cls") or labels.get(f"{key}.json", "") for key in keys]),
     )
+
+
+def _without_other_parts(images: dict[str, tuple[int, int]], path: Path) -> dict[str, tuple[int, int]]:
+    """Leaves out other parts of samples, such as the mask `KEY.seg.png` beside the image `KEY.jpg`.
+
+    In WebDataset (https://github.com/webdataset/webdataset) a sample's key is the path up to the first dot of the
+    file's name, and what follows is the whole extension. Where there is no `KEY.jpg`, `KEY.seg.png` is an image, and so
+    is `KEY.2.jpg`: numbers are in the names of photos, not of parts.
+    """
+    with_image = {_key(name) for name in images if not _part(name)}
+    kept = {name: place for name, place in images.items() if not _part(name) or _key(name) not in with_image}
+    if others := images.keys() - kept.keys():
+        logger.info("%s: %d file(s) such as %s are no images but parts of samples.", path, len(others), min(others))
+    return kept
+
+
+def _part(name: str) -> str:
+    """Which part of a sample a file would be: `seg` of `KEY.seg.png`, empty of `KEY.png` and `KEY.2.png`."""
+    parts = PurePosixPath(name).name.split(".")[1:-1]
+    return parts[0] if parts and not parts[0].isdigit() else ""
+
+
+def _key(name: str) -> str:
+    """Of a sample in WebDataset."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
 
 
 def _refuse_compressed(path: Path, beginning: bytes) -> None:

@@ -1,6 +1,7 @@
 """What a trained video model says of files: their classes, or their features."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class VideoUser:
         clips = LabelledClips(reader, self.views, 0, self.model.in_chans, replace=False)
         features = np.concatenate(list(self._batches(clips, num_workers)))
         base = Path(data_path) if Path(data_path).is_dir() else None
-        return features, [str(path.relative_to(base) if base else path) for path in reader.paths]
+        return features, [os.path.relpath(path, base) if base else path for path in reader.paths]
 
     def _batches(self, clips: LabelledClips, num_workers: int) -> Iterator[np.ndarray]:
         for batch in eval_loader(clips, 1, num_workers, World()):

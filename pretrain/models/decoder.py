@@ -64,10 +64,9 @@ class PixelDecoder(nn.Module):
         nn.init.xavier_uniform_(self.patch_embed3.proj.weight.data.view(self.embed_dim[2], -1))
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            if isinstance(module, nn.Conv2d):
                 # Convolutions run as linear layers over (row, column, channel): with channels last in memory as well,
-                # bringing their weights into that order moves whole runs of channels and costs next to nothing. A 1x1
-                # kernel has nothing to move; other strides than its gradient's would only make DDP warn.
+                # bringing their weights into that order moves whole runs of channels and costs next to nothing.
                 module.to(memory_format=torch.channels_last)
 
     def run_decoder(self, blocks: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:

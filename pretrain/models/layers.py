@@ -33,8 +33,7 @@ __all__ = [
 def patch_weight(weight: torch.Tensor) -> torch.Tensor:
     """A kernel `(O, C, p, q)` as the linear weight `(O, p * q * C)` for patches laid out (row, column, channel)."""
     # The weight is reordered, not the tokens: neighbouring channels stay together and there is less to move.
-    # flatten(1) gives the gradient the layout that distributed training expects where there is nothing to reorder.
-    return weight.flatten(1) if weight.shape[2:] == (1, 1) else rearrange(weight, "o c p q -> o (p q c)")
+    return rearrange(weight, "o c p q -> o (p q c)")
 
 
 class PatchEmbed(nn.Module):

@@ -15,6 +15,7 @@ from pretrain.common.decoders import DEFAULT_DECODER, EARLIER_DECODER
 from pretrain.common.devices import default_amp
 from pretrain.common.distributed import World
 from pretrain.common.errors import UserError
+from pretrain.common.gradient_strides import match_gradient_strides
 from pretrain.common.run_lock import run_lock
 from pretrain.common.seeding import seed_everything
 from pretrain.common.sharding import full_weights
@@ -138,4 +139,5 @@ def _parallel(parts: TrainingParts, args: argparse.Namespace, world: World, devi
         loss = cast(nn.Module, torch.compile(loss))
     if world.size == 1:
         return loss
+    match_gradient_strides(loss)
     return DistributedDataParallel(loss, device_ids=[device.index] if device.type == "cuda" else None)

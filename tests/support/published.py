@@ -4,6 +4,8 @@ import argparse
 
 import torch
 
+from pretrain.models.trunk import ConvViTTrunk
+
 EMBED_DIM = (8, 12, 24)
 
 
@@ -51,3 +53,11 @@ def mae_vit(detector: dict[str, list[int]]) -> dict[str, torch.Tensor]:
         "decoder_pred.weight": [768, 512],
     }
     return scaled({**around, **net})
+
+
+def convmae_v2(embed_dim=(8, 16, 32), cls_slot=True) -> dict[str, torch.Tensor]:
+    """ConvMAE-v2: a class token, other sizes than the published models, no stage*_output_decode."""
+    state = ConvViTTrunk(embed_dim=embed_dim, depth=(1, 2, 3), mlp_ratio=(4, 4, 2), num_heads=4).state_dict()
+    dim = embed_dim[2]
+    around = {"cls_token": torch.randn(1, 1, dim), "pos_embed": torch.randn(1, 16 + cls_slot, dim)}
+    return {**state, **around, "norm.weight": torch.randn(dim), "norm.bias": torch.randn(dim)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.common.errors import UserError
+from pretrain.data.shared_paths import SharedPaths
 from pretrain.data.video.files import FRAME_SUFFIXES, VIDEO_SUFFIXES, require_av
 from pretrain.data.video.lists import LIST_SUFFIXES, Entry, find_list, read_class_names, read_list
 
@@ -26,18 +27,19 @@ class VideoReader:
     """
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], class_to_idx: dict[str, int]):
-        self.paths, self.labels, self.class_to_idx = list(paths), np.asarray(labels, dtype=np.int64), class_to_idx
-        if not all(path.is_dir() for path in self.paths[:LOOKED_AT]):
+        self.paths, self.class_to_idx = SharedPaths(paths), class_to_idx
+        self.labels = np.asarray(labels, dtype=np.int64)
+        if not all(path.is_dir() for path in paths[:LOOKED_AT]):
             require_av()  # now rather than in a worker, where it would look like unreadable files
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Path, int]:
-        return with_suffix(self.paths[index]), int(self.labels[index])
+        return with_suffix(Path(self.paths[index])), int(self.labels[index])
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        path = self.paths[index]
+        path = Path(self.paths[index])
         return path.name if basename else str(path.absolute() if absolute else path)
 
 

@@ -1,6 +1,7 @@
 """Starting runs on devices that are not there, and how the processes of a run end."""
 
 import multiprocessing
+import os
 import signal
 import time
 from argparse import Namespace
@@ -9,7 +10,7 @@ from contextlib import nullcontext
 import pytest
 from omegaconf import OmegaConf
 from torch import distributed
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from lazyrun.engine.launch import _forward_to_children, _run, launch
 from pretrain.common.errors import UserError
@@ -43,22 +44,39 @@ def tell(args, cfg):
     raise UserError("rank 1 has ended")
 
 
-def test_what_a_process_has_told_is_not_told_again(monkeypatch):
+def crash(args, cfg):
+    raise RuntimeError("a bug")
+
+
+def killed_or_waiting(rank: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+@pytest.fixture
+def signal_handlers():
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize(("main", "says"), [(tell, "^1$"), (crash, "^error: rank 1 of this run was ended by SIGKILL")])
+def test_what_a_process_has_told_is_not_told_again(main, says, monkeypatch, caplog, signal_handlers):
+    """PyTorch ends the other processes, which is news only if nobody has said why the run ends."""
+
     def ends(work, *_, args, **__):
-        with pytest.raises(SystemExit, match="rank 1 has ended"):
+        with pytest.raises((SystemExit, RuntimeError), match=r"rank 1 has ended|a bug"):
             work(*args)
-        raise ProcessExitedException("killed", 1, 123, -9, "SIGKILL")
+        start_processes(killed_or_waiting, nprocs=2, start_method="fork")
 
     monkeypatch.setattr("lazyrun.engine.launch.detectron2_launch", ends)
     cfg = OmegaConf.create({"train": {"device": "cpu", "output_dir": "output/run"}})
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with pytest.raises(SystemExit) as exit:
-            launch(tell, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"), cfg)
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-    assert exit.value.code == 1
+    with pytest.raises(SystemExit, match=says):
+        launch(main, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"), cfg)
+    assert ("Terminating process" in caplog.text) == (main is crash)
 
 
 @pytest.mark.parametrize("mistaken", [False, True])

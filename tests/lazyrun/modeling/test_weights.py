@@ -121,6 +121,12 @@ def test_files_of_a_model_zoo(detector, model_zoo):
     assert not (model_zoo / "run").exists()
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/weights.pth", "ftp://host/weights.pth"])
+def test_addresses_that_nothing_fetches(detector, model_zoo, address):
+    with pytest.raises(UserError, match=f"train.init_checkpoint: {address} cannot be fetched: .* https:// or hf://"):
+        load_weights(detector, address, strict=False)
+
+
 def test_what_cannot_be_fetched(detector, model_zoo, monkeypatch):
     def refuse(*_):
         raise URLError("no route to host")

@@ -103,6 +103,17 @@ def test_what_is_no_address():
             local_weights(name)
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/weights.pth", "FTP://host/weights.pth"])
+def test_addresses_that_nothing_fetches(address):
+    message = (
+        f"{address} cannot be fetched: weights are given by a path, a published name, or an https:// or hf:// addr"
+    )
+    flags = ["--model", "convmaev2_convvit_tiny_patch16", "--data_path", "a", "--output_dir", "b", "--init_weights"]
+    for read in (local_weights, lambda name: parse_args([*flags, name])):
+        with pytest.raises(UserError, match=message):
+            read(address)
+
+
 def test_pickles_are_not_even_fetched(server):
     with pytest.raises(UserError, match="is a pickle"):
         local_weights(f"{server.address}/weights.pkl")
@@ -149,7 +160,7 @@ def test_names(tmp_path, monkeypatch):
         local_weights("convmae_bse")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "convmae_base").touch()  # a file of the user's comes first
-    for name in ("convmae_base", "", "folder/none.pth", "detectron2://a/b.pkl"):
+    for name in ("convmae_base", "", "folder/none.pth"):
         assert local_weights(name) == name
 
 

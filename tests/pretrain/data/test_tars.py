@@ -142,6 +142,31 @@ def test_the_last_member_of_a_name_counts(pictures, tmp_path):
     assert len(reader) == 1 and reader[0][0].read() == second
 
 
+def test_other_parts_of_a_sample_are_no_images(pictures, tmp_path, caplog):
+    """Of the same key in the same folder; what only looks like such a part is an image, in tar files as in folders."""
+    caplog.set_level(logging.INFO)
+    picture = pictures["1.jpg"]
+    images = [
+        "a.JPG",
+        "a.2.jpg",
+        "x.y/b.png",
+        "c/a.depth.png",
+        "my.photo.jpg",
+        "my.other.photo.png",
+        "v1.5/d.jpg",
+        ".e.jpg",
+    ]
+    parts = ["a.seg.png", "x.y/b.mask.0.jpeg"]
+    write_tar(tmp_path / "a.tar", dict.fromkeys([*parts, *images], picture) | {"a.cls": b"ant"})
+    reader = open_reader(str(tmp_path / "a.tar"))
+    assert sorted(reader.filename(i).removeprefix("a.tar/") for i in range(len(reader))) == sorted(images)
+    assert "2 file(s) such as a.seg.png are no images but parts of samples" in caplog.text
+    (tmp_path / "folder").mkdir()
+    for name in ("a.jpg", "a.seg.png"):
+        (tmp_path / "folder" / name).write_bytes(picture)
+    assert len(open_reader(str(tmp_path / "folder"))) == 2
+
+
 def test_missing_labels(pictures, tmp_path):
     shards(tmp_path / "train", pictures, kind=None)
     with pytest.raises(UserError, match=r"12 of 12 image\(s\) .*train have no label.*part-\d+\.tar/0\.\w+: beside KEY"):

@@ -1,7 +1,6 @@
 """Runs that share out their weights: equal to others, stopped and resumed, and what their folders hold."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +10,13 @@ import pytest
 import torch
 from parity import REPO
 from PIL import Image
+from runs import ENVIRONMENT, assert_same, log
 
 from pretrain import finetune, visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.files import load_checkpoint
 from pretrain.training.checkpoint_files import Checkpoints
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 PRETRAIN = dict(model="convmae_convvit_tiny_patch8_32", epochs=2, blr=1e-2, save_epochs=2)
 FINETUNE = dict(model="convvit_tiny_patch8_32", epochs=1, lr=1e-3, layer_decay=0.7, accum_iter=2)
 
@@ -118,10 +117,6 @@ def assert_close(a, b, tolerance=1e-5):
         assert (ours[name] - tensor).abs().max() <= tolerance * tensor.abs().max(), name
 
 
-def log(folder):
-    return [json.loads(line) for line in open(folder / "log.jsonl")]
-
-
 def test_what_a_folder_holds(runs):
     names = {path.name for path in (runs / "fsdp").iterdir() if not path.name.startswith("events")}
     assert names == {"args.json", "log.jsonl", "encoder.pth", "checkpoint-00000006", "reconstructions"}
@@ -143,18 +138,10 @@ def test_equals_one_process(runs, name):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
 
 
-def leaves(tree):
-    if isinstance(tree, dict):
-        return [leaf for key in sorted(tree, key=str) for leaf in leaves(tree[key])]
-    return [leaf for item in tree for leaf in leaves(item)] if isinstance(tree, list | tuple) else [tree]
-
-
 def test_stopped_and_resumed_equals_uninterrupted(runs):
     """Bit for bit; the uninterrupted run recomputed its activations besides."""
     a, b = newest(runs / "resumed"), newest(runs / "fsdp")
-    for part in ("model", "optimizer", "stepper", "rng", "totals", "epoch", "iteration"):
-        for x, y in zip(leaves(a[part]), leaves(b[part]), strict=True):
-            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, part
+    assert_same(a, b, "model", "optimizer", "stepper", "rng", "totals", "epoch", "iteration")
     assert [(r["train_loss"], r["val_loss"]) for r in log(runs / "resumed")] == [
         (r["train_loss"], r["val_loss"]) for r in log(runs / "fsdp")
     ]

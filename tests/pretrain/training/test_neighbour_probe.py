@@ -1,15 +1,14 @@
 """`--probe`: training takes the same course with it, and the last figure is that of `python -m pretrain.knn`."""
 
 import json
-import os
 import shutil
 
 import numpy as np
 import preloaded
 import pytest
 import torch
-from parity import REPO
 from PIL import Image
+from runs import ENVIRONMENT, assert_same
 
 from pretrain import knn
 from pretrain.__main__ import main as pretrain_main
@@ -21,7 +20,6 @@ from pretrain.training.neighbour_probe import NeighbourProbe
 from pretrain.training.pretraining import pretraining_parts
 from pretrain.training.run import train
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 CPU = torch.device("cpu")
 
 
@@ -81,17 +79,9 @@ def accuracies(output_dir):
     return {line["epoch"]: line["knn_acc1"] for line in log(output_dir) if "knn_acc1" in line}
 
 
-def leaves(tree):
-    if isinstance(tree, dict):
-        return [leaf for key in tree for leaf in leaves(tree[key])]
-    return [leaf for item in tree for leaf in leaves(item)] if isinstance(tree, list | tuple) else [tree]
-
-
 def assert_same_checkpoint(a, b, step):
     a, b = (load_checkpoint(path / f"checkpoint-{step:08d}.pth") for path in (a, b))
-    for part in ("model", "optimizer", "stepper", "rng", "totals", "epoch", "iteration"):
-        for x, y in zip(leaves([a[part]]), leaves([b[part]]), strict=True):
-            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, part
+    assert_same(a, b, "model", "optimizer", "stepper", "rng", "totals", "epoch", "iteration")
 
 
 def test_measured_at_the_start_every_second_epoch_and_the_last(run):

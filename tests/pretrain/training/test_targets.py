@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from runs import assert_same
 from small_pretraining import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -79,16 +80,8 @@ def checkpoint(output_dir, step):
     return load_checkpoint(output_dir / f"checkpoint-{step:08d}.pth")
 
 
-def leaves(tree):
-    if isinstance(tree, dict):
-        return [leaf for key in tree for leaf in leaves(tree[key])]
-    return [leaf for item in tree for leaf in leaves(item)] if isinstance(tree, list | tuple) else [tree]
-
-
 def assert_same_state(a, b, *parts):
-    for part in (*PLAIN, *parts):
-        for x, y in zip(leaves([a[part]]), leaves([b[part]]), strict=True):
-            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, part
+    assert_same(a, b, *PLAIN, *parts)
 
 
 def log_of(output_dir):

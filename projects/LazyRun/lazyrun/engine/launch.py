@@ -1,11 +1,13 @@
 """Starting one process, several on this machine, or joining those that torchrun started."""
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, _forward_to_children)
     told = multiprocessing.get_context("spawn").Event() if several else None
-    try:
+    with _telling_of_ends(cfg, told):
         detectron2_launch(
             _run,
             args.num_gpus,
@@ -73,6 +75,20 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
             dist_url=args.dist_url,
             args=(main, args, None if several else cfg, told),
         )
+
+
+@contextmanager
+def _telling_of_ends(cfg: DictConfig, told: Event | None) -> Iterator[None]:
+    """Ends this process if one that it started has ended early, and says so unless that one did, as `told` says."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        is_told = told is not None and told.is_set()
+        return not (is_told and str(record.msg).startswith("Terminating process"))
+
+    log = logging.getLogger(ProcessExitedException.__module__)  # where PyTorch says that it ends the other processes
+    log.addFilter(is_news)
+    try:
+        yield
     except ProcessExitedException as e:
         if e.exit_code > 0 or (told is not None and told.is_set()):
             sys.exit(max(e.exit_code, 1))
@@ -81,6 +97,8 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
             f"{_log_of(cfg, e.error_index)}. A SIGKILL that nobody sent means that memory was out. Continue with "
             "--resume."
         )
+    finally:
+        log.removeFilter(is_news)
 
 
 def _log_of(cfg: DictConfig, rank: int) -> Path:

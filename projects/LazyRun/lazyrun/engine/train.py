@@ -38,6 +38,7 @@ from lazyrun.engine.trainer import Trainer
 from lazyrun.modeling.freeze import freeze
 from lazyrun.modeling.weights import load_weights
 from pretrain.common.errors import UserError
+from pretrain.common.gradient_strides import match_gradient_strides
 
 __all__ = ["train"]
 
@@ -97,6 +98,7 @@ def _set_up(
     amp_dtype = _amp_dtype(cfg)
     bare_model = model
     if not sharded:
+        match_gradient_strides(model)
         model = create_ddp_model(model, **_ddp_options(cfg, amp_dtype))
     trainer = Trainer(model, loader, optimizer, amp_dtype, cfg.train.grad_accum_steps, cfg.train.clip_grad)
     checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
