@@ -146,18 +146,19 @@ class ReaderSubset:
     """Some of another reader's images."""
 
     def __init__(self, reader: Any, indices: Sequence[int]):
-        self.reader, self.indices = reader, indices
+        # An array, of which workers do not make copies (see pretrain.data.shared_paths).
+        self.reader, self.indices = reader, np.asarray(indices, dtype=np.int64)
         shards = getattr(reader, "shards", None)
-        self.shards = None if shards is None else shards[list(indices)]
+        self.shards = None if shards is None else shards[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple:
-        return self.reader[self.indices[index]]
+        return self.reader[int(self.indices[index])]
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        return self.reader.filename(self.indices[index], basename, absolute)
+        return self.reader.filename(int(self.indices[index]), basename, absolute)
 
 
 def take_fraction(reader: Any, fraction: float, seed: int) -> ReaderSubset:
