@@ -14,6 +14,10 @@ from pretrain.data.video.files import VIDEO_SUFFIXES
 __all__ = ["LIST_SUFFIXES", "Entry", "find_list", "read_class_names", "read_list"]
 
 LIST_SUFFIXES = (".csv", ".txt", ".json")
+HEAD = re.compile(
+    r"(path|video|video_path|file|filename|name|id)[;\t, ].*\b(label|labels|class|category)", re.IGNORECASE
+)
+"""A first line that names columns, as tables have."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ def _text_entries(text: str) -> list[Entry]:
     if "youtube_id" in head:
         rows = csv.DictReader(lines)
         return [_kinetics(r["youtube_id"], r["time_start"], r["time_end"], r.get("label")) for r in rows]
+    if lines and HEAD.fullmatch(lines[0]):
+        del lines[0]
     split = _splitter(lines)
     return [split(line) for line in lines]
 

@@ -19,6 +19,9 @@ pytest.importorskip("av")
     [
         ("a.txt", "a/b c.mp4 3\nd.mp4 0\n", [("a/b c.mp4", "3"), ("d.mp4", "0")]),
         ("a.csv", "a.mp4,3\nb.mp4, dancing, slowly\n", [("a.mp4", "3"), ("b.mp4", "dancing, slowly")]),
+        ("a.csv", "path,label\na.mp4,3\n", [("a.mp4", "3")]),
+        ("a.csv", "Video; Class\na;kite\n", [("a", "kite")]),
+        ("a.csv", "videos/path.mp4,class\n", [("videos/path.mp4", "class")]),
         ("a.txt", "a.mp4 archery\nb.mp4\n", [("a.mp4", "archery"), ("b.mp4", None)]),
         ("a.txt", "frames/a 120 3\n", [("frames/a", "3")]),
         ("a.csv", "100218;Holding something\n", [("100218", "Holding something")]),
@@ -48,6 +51,7 @@ def test_forms(tmp_path, name, text, entries):
     ("name", "content", "message"),
     [
         ("a.csv", b"", "a.csv lists no video"),
+        ("a.csv", b"path,label\n", "a.csv lists no video"),
         ("a.csv", b"\xff\xfe\x00", "it is not text"),
         ("a.json", b"{", "is not valid JSON"),
         ("a.json", b'{"x": 1}', "no list of videos in a known form"),
