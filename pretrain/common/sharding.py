@@ -6,6 +6,10 @@ there. So a process needs `1 / processes` of the 16 bytes a parameter that AdamW
 units, what is in no unit, and the activations.
 
 Weights are gathered in float32 and autocast is what lowers the precision, as it is without sharing.
+
+All processes have to call these at the same time, as each gives its slices: :func:`shard`, :func:`whole_weights`,
+:func:`full_weights`, :func:`full_tensor` and :func:`whole_content`. Within :func:`whole_weights` nothing is shared out,
+so one process alone may call :func:`full_weights` there. The other functions send nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

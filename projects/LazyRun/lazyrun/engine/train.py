@@ -138,7 +138,15 @@ def _hooks(
     periodic: hooks.PeriodicCheckpointer,
     average: WeightAverage | None,
 ) -> list[hooks.HookBase | None]:
-    """Hooks in the order in which they run after a step: evaluation before the checkpoints that remember it."""
+    """Hooks in the order in which they run after a step, in which each relies on those before it.
+
+    1. `sigterm`: if a signal came, a checkpoint, and the run ends.
+    2. `evaluation`, if one is due: a checkpoint that says so, then the evaluation, which a signal ends at once. A run
+       that is resumed from this checkpoint evaluates first.
+    3. `BestCheckpointer`: `model_best.pth`, if that evaluation was the best.
+    4. `periodic`, if one is due: a checkpoint, which knows of the evaluation and of the best one.
+    5. `FinishRun`, after the last step: the note that nothing is due any more.
+    """
     main = comm.is_main_process()
     sigterm = SaveOnSigterm(checkpointer)
     evaluation = SavedEvalHook(
