@@ -4,7 +4,8 @@ from pathlib import Path
 
 import preloaded
 import pytest
-from runs import ENVIRONMENT, assert_same, command_line
+import runs
+from runs import ENVIRONMENT, assert_same
 
 from pretrain.common.files import load_checkpoint
 
@@ -14,27 +15,12 @@ CLASSES = ("bright", "dark", "striped")
 
 
 def arguments(data, output_dir, **overrides) -> list[str]:
-    return command_line(
-        dict(
-            model="convvit_tiny_patch8_32",
-            in_chans=1,
-            data_path=data,
-            output_dir=output_dir,
-            batch_size=4,
-            epochs=2,
-            warmup_epochs=1,
-            lr=1e-3,
-            num_workers=0,
-            device="cpu",
-            log_steps=1,
-        )
-        | overrides
-    )
+    flags = dict(model="convvit_tiny_patch8_32", in_chans=1, batch_size=4, lr=1e-3)
+    return runs.arguments(data, output_dir, **flags | overrides)
 
 
 def knn_arguments(data, output_dir, **overrides) -> list[str]:
-    none = dict.fromkeys(("epochs", "warmup_epochs", "lr", "log_steps"))
-    return arguments(data, output_dir, **none | dict(k=3) | overrides)
+    return arguments(data, output_dir, **runs.without_training(**overrides))
 
 
 def fails(command, message: str, flags: list[str]) -> None:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from runs import assert_same, command_line
+import runs
+from runs import assert_same
 
 from pretrain.common.files import load_checkpoint
 
@@ -11,22 +12,8 @@ __all__ = ["arguments", "assert_same_state", "checkpoint", "losses"]
 
 
 def arguments(images, output_dir, **overrides) -> list[str]:
-    return command_line(
-        dict(
-            model="convmae_convvit_tiny_patch16",
-            data_path=images,
-            output_dir=output_dir,
-            input_size=32,
-            batch_size=2,
-            epochs=2,
-            warmup_epochs=1,
-            blr=1e-2,
-            num_workers=0,
-            device="cpu",
-            log_steps=2,
-        )
-        | overrides
-    )
+    flags = dict(model="convmae_convvit_tiny_patch16", input_size=32, blr=1e-2, log_steps=2)
+    return runs.arguments(images, output_dir, **flags | overrides)
 
 
 def checkpoint(output_dir: Path, step: int) -> dict:

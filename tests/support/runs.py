@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from parity import REPO
 
-__all__ = ["ENVIRONMENT", "assert_same", "command_line", "log", "one_thread", "result"]
+__all__ = ["ENVIRONMENT", "arguments", "assert_same", "log", "one_thread", "result", "without_training"]
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 """Of processes of their own."""
@@ -27,10 +27,21 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def command_line(flags: Mapping[str, Any]) -> list[str]:
+def _command_line(flags: Mapping[str, Any]) -> list[str]:
     """Words of a command; the flag alone for "True", and nothing for None."""
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value)) if value is not None]
     return [word for word in words if word != "True"]
+
+
+def arguments(data, output_dir, **flags) -> list[str]:
+    """Of a training that takes a second on a CPU, whatever it trains; `flags` name the rest, or something else."""
+    common = dict(data_path=data, output_dir=output_dir, batch_size=2, epochs=2, warmup_epochs=1)
+    return _command_line(common | dict(num_workers=0, device="cpu", log_steps=1) | flags)
+
+
+def without_training(**flags) -> dict[str, Any]:
+    """What changes in a training's arguments for nearest neighbours."""
+    return dict.fromkeys(("epochs", "warmup_epochs", "lr", "log_steps")) | dict(k=3) | flags
 
 
 def result(output_dir: Path, name: str) -> dict:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+import runs
 import torch
-from runs import command_line
 
 from pretrain.common.files import load_checkpoint
 from pretrain.training.step import Stepper
@@ -13,24 +13,8 @@ __all__ = ["arguments", "assert_same_run", "killed_at", "knn_arguments", "pretra
 
 
 def arguments(data, output_dir, **overrides) -> list[str]:
-    return command_line(
-        dict(
-            model="videoconvvit_tiny_patch16",
-            data_path=data,
-            output_dir=output_dir,
-            input_size=32,
-            num_frames=4,
-            frame_step=1,
-            batch_size=2,
-            epochs=2,
-            warmup_epochs=1,
-            lr=1e-3,
-            num_workers=0,
-            device="cpu",
-            log_steps=1,
-        )
-        | overrides
-    )
+    flags = dict(model="videoconvvit_tiny_patch16", input_size=32, num_frames=4, frame_step=1, lr=1e-3)
+    return runs.arguments(data, output_dir, **flags | overrides)
 
 
 def pretraining_arguments(data, output_dir, **overrides) -> list[str]:
@@ -38,8 +22,7 @@ def pretraining_arguments(data, output_dir, **overrides) -> list[str]:
 
 
 def knn_arguments(data, output_dir, **overrides) -> list[str]:
-    none = dict.fromkeys(("epochs", "warmup_epochs", "lr", "log_steps"))
-    return arguments(data, output_dir, **none | dict(k=3) | overrides)
+    return arguments(data, output_dir, **runs.without_training(**overrides))
 
 
 def assert_same_run(a: Path, b: Path, step: int) -> None:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import preloaded
 import pytest
+import runs
 import torch
 from PIL import Image
 from runs import ENVIRONMENT, assert_same
@@ -39,22 +40,8 @@ def data(tmp_path_factory):
 
 
 def arguments(data, output_dir, **overrides):
-    flags = dict(
-        model="convmae_convvit_tiny_patch8_32",
-        in_chans=1,
-        data_path=data,
-        output_dir=output_dir,
-        batch_size=8,
-        epochs=3,
-        warmup_epochs=1,
-        lr=1e-3,
-        num_workers=0,
-        device="cpu",
-        log_steps=9,
-        save_steps=1,
-        keep_checkpoints=9,
-    )
-    return [f"--{name}={value}" for name, value in (flags | overrides).items()]
+    flags = dict(model="convmae_convvit_tiny_patch8_32", in_chans=1, batch_size=8, epochs=3, lr=1e-3, log_steps=9)
+    return runs.arguments(data, output_dir, **flags | dict(save_steps=1, keep_checkpoints=9) | overrides)
 
 
 def probed(data, output_dir, **overrides):

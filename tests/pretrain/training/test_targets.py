@@ -6,6 +6,7 @@ import os
 import numpy as np
 import preloaded
 import pytest
+import runs
 import timm
 import torch
 from PIL import Image
@@ -54,20 +55,8 @@ def images(tmp_path_factory):
 
 
 def arguments(images, output_dir, *others, **overrides):
-    flags = dict(
-        model="fastconvmae_convvit_tiny_patch16",
-        data_path=images / "set",
-        output_dir=output_dir,
-        input_size=32,
-        batch_size=2,
-        epochs=2,
-        warmup_epochs=1,
-        lr=1e-3,
-        num_workers=0,
-        device="cpu",
-        log_steps=2,
-    )
-    return [*(f"--{name}={value}" for name, value in (flags | overrides).items()), *others]
+    flags = dict(model="fastconvmae_convvit_tiny_patch16", input_size=32, lr=1e-3, log_steps=2)
+    return [*runs.arguments(images / "set", output_dir, **flags | overrides), *others]
 
 
 def mixture(images):
