@@ -30,7 +30,7 @@ def is_remote(name: str) -> bool:
 
 def refuse_unknown_address(name: str) -> None:
     """Raises UserError for an address, such as `s3://…`, that is not one of those that :func:`fetch` knows."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) and not is_remote(name):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) and not is_remote(name) and not os.path.exists(name):
         raise UserError(
             f"{name} cannot be fetched: weights are given by a path, a published name, or an https:// or hf:// address."
         )
@@ -181,7 +181,7 @@ def _fetch_from_hub(address: str, path: Path) -> None:
 
 
 def _hub_parts(address: str) -> tuple[str, str, str, str | None]:
-    name, _, revision = address.removeprefix("hf://").partition("@")
+    name, _, revision = address.partition("://")[2].partition("@")
     parts = name.split("/", 2)
     if len(parts) < 3 or not all(parts):
         raise UserError(f"{address} must be hf://owner/repository/file, with @revision behind it if you want one.")

@@ -18,10 +18,13 @@ class SharedPaths(Sequence[str]):
     """Reads like the list of strings it is made from."""
 
     def __init__(self, paths: Iterable[str | os.PathLike]):
-        self._paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        # One after the other: an array of strings would give each the room of the longest.
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._ends) - 1
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -29,8 +32,9 @@ class SharedPaths(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [os.fsdecode(path) for path in self._paths[index]]
-        return os.fsdecode(self._paths[index])
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        return os.fsdecode(self._bytes[self._ends[place] : self._ends[place + 1]].tobytes())
 
 
 class LabelledPaths(Sequence[tuple[str, int]]):

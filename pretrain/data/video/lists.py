@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ __all__ = ["LIST_SUFFIXES", "Entry", "find_list", "read_class_names", "read_list
 
 LIST_SUFFIXES = (".csv", ".txt", ".json")
 HEAD = re.compile(
-    r"(path|video|video_path|file|filename|name|id)[;\t, ].*\b(label|labels|class|category)", re.IGNORECASE
+    r"(?:path|video|video_path|file|filename|name|id)\s*([;\t, ])(?:.*\1)?\s*(?:label|labels|class|category)",
+    re.IGNORECASE,
 )
-"""A first line that names columns, as tables have."""
+"""A first line that names columns, as tables have; `video,first-class` is of a video."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,19 @@ def read_list(path: Path) -> list[Entry]:
         raise UserError(f"{path} is no list of videos in a known form: {e}.") from e
     if not entries:
         raise UserError(f"{path} lists no video.")
+    for entry in entries:
+        _check_name(entry.name, path)
     return entries
+
+
+def _check_name(name: str, path: Path) -> None:
+    """Raises UserError for what no file can be called: JSON may hold halves of characters."""
+    try:
+        possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise UserError(f"{path} lists {name!r}, which cannot be the name of a file; correct or remove it.")
 
 
 def read_class_names(folder: Path) -> list[str] | None:

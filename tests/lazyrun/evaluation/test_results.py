@@ -97,6 +97,7 @@ def test_classes_that_the_results_do_not_know(tmp_path, voc, caplog):
         (["/z/x/a.jpg"], ["x/a.jpg", "y/a.jpg"], None),
         (["y/x/a.jpg"], ["x/a.jpg", "a.jpg"], None),
         (["a.jpg"], ["a.jpg"], None),
+        (["/z/a.jpg"], ["/z/x/../y/../a.jpg", "a.jpg"], None),
     ],
 )
 def test_matching_of_paths(tmp_path, names, images, message):

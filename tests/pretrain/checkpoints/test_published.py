@@ -13,7 +13,7 @@ from pretrain.checkpoints import published
 from pretrain.checkpoints.kinds import KINDS
 from pretrain.checkpoints.published import PUBLISHED, local_weights
 from pretrain.common.errors import UserError
-from pretrain.common.remote_files import cached_path, page_of
+from pretrain.common.remote_files import cached_path, page_of, refuse_unknown_address
 from pretrain.models import build_model
 from pretrain.training.args import parse_args
 
@@ -191,5 +191,16 @@ def test_google_drive_and_the_hub(server, classifier, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     assert Path(local_weights("hf://me/mine/a/b.pth@v1")).read_bytes() == classifier
     assert asked[-1] == ("me/mine", "a/b.pth", "v1")
+    assert Path(local_weights("HF://me/mine/c.pth")).read_bytes() == classifier
+    assert asked[-1] == ("me/mine", "c.pth", None)
     with pytest.raises(UserError, match="must be hf://owner/repository/file"):
         local_weights("hf://me/mine")
+
+
+def test_files_whose_path_looks_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run:").mkdir()
+    (tmp_path / "run:" / "weights.pth").touch()
+    refuse_unknown_address("run://weights.pth")  # which is that file
+    with pytest.raises(UserError, match=r"run://other.pth cannot be fetched"):
+        refuse_unknown_address("run://other.pth")

@@ -25,6 +25,12 @@ def test_none_at_all():
     assert list(SharedPaths([])) == [] and list(LabelledPaths([])) == []
 
 
+def test_a_long_path_costs_no_more_than_its_length():
+    paths = [f"/data/{i:05d}.jpg" for i in range(1000)]
+    pickled = pickle.dumps(SharedPaths([*paths, "/x" * 2000]))
+    assert len(pickled) < len("".join(paths)) + 4000 + 8 * len(paths) + 1000
+
+
 def private_bytes() -> int:
     with open("/proc/self/smaps_rollup") as file:
         return sum(1024 * int(line.split()[1]) for line in file if line.startswith("Private_Dirty:"))

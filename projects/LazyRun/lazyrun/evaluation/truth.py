@@ -172,7 +172,7 @@ class _NameIndex:
             name = Path(image["file_name"])
             parts = Path(os.path.abspath(truth.root / name)).parts
             whole = len(name.parts)
-            for count in range(1, whole + 1):
+            for count in range(1, min(whole, len(parts)) + 1):  # a name with .. has more parts than its path may have
                 self._ends[count == whole, parts[-count:]].append((image, parts))
 
     def best(self, file: tuple[str, ...]) -> list[dict]:

@@ -22,6 +22,8 @@ pytest.importorskip("av")
         ("a.csv", "path,label\na.mp4,3\n", [("a.mp4", "3")]),
         ("a.csv", "Video; Class\na;kite\n", [("a", "kite")]),
         ("a.csv", "videos/path.mp4,class\n", [("videos/path.mp4", "class")]),
+        ("a.csv", "video,first-class\nid,middle class\n", [("video", "first-class"), ("id", "middle class")]),
+        ("a.csv", "path, frames, label\na,3\n", [("a", "3")]),
         ("a.txt", "a.mp4 archery\nb.mp4\n", [("a.mp4", "archery"), ("b.mp4", None)]),
         ("a.txt", "frames/a 120 3\n", [("frames/a", "3")]),
         ("a.csv", "100218;Holding something\n", [("100218", "Holding something")]),
@@ -56,6 +58,8 @@ def test_forms(tmp_path, name, text, entries):
         ("a.json", b"{", "is not valid JSON"),
         ("a.json", b'{"x": 1}', "no list of videos in a known form"),
         ("a.json", b'[{"name": "x"}]', "no list of videos in a known form"),
+        ("a.json", b'[{"id": "x\\ud83d"}]', "cannot be the name of a file"),
+        ("a.csv", b"a.mp4\0,3\n", "cannot be the name of a file"),
     ],
 )
 def test_mistaken_lists(tmp_path, name, content, message):
