@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 VERSION = re.search(r'__version__ = "(.+)"', Path("pretrain/__init__.py").read_text()).group(1)
 
 PRETRAIN = [
-    "torch>=2.9",
-    "torchvision>=0.24",
+    "torch>=2.10",
+    "torchvision>=0.25",
     "timm>=1.0.21",
     "einops>=0.7",
     "numpy>=1.26",
@@ -43,7 +43,7 @@ DETECTION = [
 
 VIDEO = ["av>=18"]  # PyAV, whose wheels bring FFmpeg along
 
-EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6.2"]
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.21", "onnxscript>=0.7"]
 
 setup(
     name="convmae-det",

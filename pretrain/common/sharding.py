@@ -43,7 +43,9 @@ __all__ = [
 def check_can_shard(option: str) -> None:
     """Raises UserError, which names the option that asks for it, if this PyTorch cannot share out weights."""
     if not hasattr(FSDPModule, "reset_iter_state"):
-        raise UserError(f"{option} needs a newer PyTorch than {torch.__version__}; update it, or leave out {option}.")
+        raise UserError(
+            f"{option} needs PyTorch 2.13 or newer, and this is {torch.__version__}; update it, or leave out {option}."
+        )
 
 
 def shard(

@@ -132,7 +132,11 @@ def _timm_evaluation(img_size: Sequence[int], in_chans: int, crop_pct: float | N
     if crop_pct is None:
         crop_pct = 0.875 if 64 <= max(img_size) <= 224 else 1.0
     size = (in_chans, img_size[0], img_size[1])
-    return create_transform(size, interpolation="bicubic", crop_pct=crop_pct, **options)
+    transform = create_transform(size, interpolation="bicubic", crop_pct=crop_pct, **options)
+    resizing = transform.transforms[0]
+    if isinstance(resizing, ResizeKeepRatio):  # for sizes that are not square; timm before 1.0.31 makes it bilinear
+        transform.transforms[0] = ResizeKeepRatio(resizing.size, interpolation="bicubic")
+    return transform
 
 
 class TimmResize:

@@ -5,8 +5,10 @@ from Python, though. They are taken here in the engine's order, and each is let 
 that the tensors it kept are freed when the engine would free them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.autograd.function import BackwardCFunction
@@ -56,7 +58,8 @@ def run_backward(forward: Callable[[], torch.Tensor], keep_gradients: bool = Tru
         forward: called once; nobody else must hold its result, which holds what the forward pass has kept.
         keep_gradients: False lets go of each parameter's gradient as soon as it is there.
     """
-    waiting, buffers, ready = _start(forward())
+    with _keeping_functions() as keepers:
+        waiting, buffers, ready = _start(forward())
     with torch.no_grad():
         while ready:
             ready.sort(key=lambda node: node._sequence_nr())
@@ -72,6 +75,7 @@ def run_backward(forward: Callable[[], torch.Tensor], keep_gradients: bool = Tru
             inputs = [grads.get(i) for i in range(len(node._input_metadata))]
             del grads
             outputs, edges = run_node(node, inputs), node.next_functions
+            keepers.pop(node, None)
             del node, inputs
             for i, (following, number) in enumerate(edges):
                 if following is None:
@@ -83,6 +87,27 @@ def run_backward(forward: Callable[[], torch.Tensor], keep_gradients: bool = Tru
                     ready.append(following)
             del edges, outputs, following
     assert not buffers, "every node was reached"
+
+
+@contextmanager
+def _keeping_functions() -> Iterator[dict[Node, Node]]:
+    """Maps the nodes of hand-written functions that run within to nodes of PyTorch's own that keep them alive.
+
+    Python's reference to a node of PyTorch's own keeps it, and all that it leads to. One to a node of an
+    `autograd.Function` does not before PyTorch 2.13: its tensors go with the last node that leads to it.
+    """
+    keepers: dict[Node, Node] = {}
+    apply = torch.autograd.Function.__dict__["apply"]
+
+    def kept(cls: type[torch.autograd.Function], *args: Any) -> Any:
+        out = apply.__get__(None, cls)(*args)
+        for tensor in out if isinstance(out, tuple) else (out,):
+            if isinstance(tensor, torch.Tensor) and isinstance(tensor.grad_fn, BackwardCFunction):
+                keepers[tensor.grad_fn] = tensor.view_as(tensor).grad_fn
+        return out
+
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(kept)):
+        yield keepers
 
 
 def _start(loss: torch.Tensor) -> tuple[dict[Node, int], dict[Node, dict[int, torch.Tensor]], list[Node]]:

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from recorded import recorded_with
 from scripts import run_tool
 from shapes import REPO
 
 import convmae_det  # noqa: F401 (registers what a run's config.yaml may name)
 from lazyrun.config.loading import load_config
 from lazyrun.config.task import task_of
+
+pytestmark = recorded_with("torch", "pillow", "opencv-python-headless")
 
 OLD = REPO / "tests/old_runs"
 CONFIG, WEIGHTS = OLD / "detector/config.yaml", OLD / "detector/model_0000001.pth"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
+from sharded import needs_sharding
 from tiny_models import FAMILIES, tiny_config
 from torch import distributed
 from torch.distributed.tensor import DTensor
@@ -13,6 +14,8 @@ from lazyrun.engine.sharding import blocks_of, shard_model
 from lazyrun.modeling.build import build_model
 from lazyrun.modeling.freeze import freeze
 from pretrain.common.sharding import full_tensor, whole_weights
+
+pytestmark = needs_sharding
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from detector_fsdp_runs import CONFIG, Small, batches
 from shapes import REPO, SMALL, environment, make_shapes
+from sharded import needs_sharding
 
 from lazyrun.config.loading import load_config
 from lazyrun.config.resolve import resolve_config
@@ -15,7 +16,10 @@ from lazyrun.engine.sharding import blocks_of, check_same_checkpoint, shards_wei
 from lazyrun.modeling.build import build_model
 from pretrain.common.errors import UserError
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="forked processes cannot use CUDA")
+pytestmark = [
+    needs_sharding,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="forked processes cannot use CUDA"),
+]
 
 # Nothing is drawn that depends on the process, and norms look at one image: two processes then see what one sees.
 DRAWN = ["model.proposal_generator.batch_size_per_image=2000", "model.roi_heads.batch_size_per_image=200"]

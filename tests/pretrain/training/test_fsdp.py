@@ -11,11 +11,14 @@ import torch
 from parity import REPO
 from PIL import Image
 from runs import ENVIRONMENT, assert_same, log
+from sharded import needs_sharding
 
 from pretrain import finetune, visualize
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.files import load_checkpoint
 from pretrain.training.checkpoint_files import Checkpoints
+
+pytestmark = needs_sharding
 
 PRETRAIN = dict(model="convmae_convvit_tiny_patch8_32", epochs=2, blr=1e-2, save_epochs=2)
 FINETUNE = dict(model="convvit_tiny_patch8_32", epochs=1, lr=1e-3, layer_decay=0.7, accum_iter=2)

@@ -12,11 +12,14 @@ import pytest
 import torch
 from parity import REPO
 from PIL import Image
+from recorded import recorded_with
 
 from pretrain import finetune, linprobe
 from pretrain.__main__ import main as pretrain_main
 from pretrain.common.files import load_checkpoint
 from pretrain.models import CLASSIFIERS, MODELS
+
+pytestmark = recorded_with("torch", "torchvision", "timm", "pillow")
 
 OLD = REPO / "tests/old_runs/pretrain"
 COMMANDS = {"pretrain": pretrain_main, "finetune": finetune.main, "linprobe": linprobe.main}

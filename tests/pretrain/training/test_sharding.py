@@ -4,6 +4,7 @@ import resource
 
 import pytest
 import torch
+from sharded import needs_sharding
 from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -66,6 +67,7 @@ def test_gradients_are_those_of_the_plain_model(make):
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
 
 
+@needs_sharding
 def test_weights_are_whole_within_and_slices_without():
     loss, inputs = classifier()
     plain = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
