@@ -175,17 +175,34 @@ def test_a_task_that_is_none(target):
 
 @pytest.mark.parametrize(
     "key",
-    ["train", "model", "optimizer", "dataloader", "dataloader.train", "dataloader.train.mapper", "task", "train.amp"],
+    [
+        "train",
+        "model",
+        "optimizer",
+        "dataloader",
+        "dataloader.train",
+        "dataloader.train.mapper",
+        "dataloader.evaluator",
+        "task",
+        "train.amp",
+    ],
 )
 def test_a_section_that_is_none(key):
     with pytest.raises(UserError, match=rf"{key}=None must have keys and values"):
         load_config(CONFIG, [f"{key}=null"])
 
 
-@pytest.mark.parametrize("override", ["train.device=5", "train.device=null", "train.output_dir=null"])
+@pytest.mark.parametrize(
+    "override",
+    ["train.device=5", "train.device=null", "train.output_dir=null", "dataloader.evaluator.output_dir=-inf"],
+)
 def test_texts(override):
     with pytest.raises(UserError, match=r"must be a text|must be"):
         load_config(CONFIG, [override])
+
+
+def test_an_evaluator_may_write_nothing():
+    assert load_config(CONFIG, ["dataloader.evaluator.output_dir=null"]).dataloader.evaluator.output_dir is None
 
 
 def test_missing_and_broken_files(tmp_path):

@@ -26,10 +26,13 @@ DEFAULT_TEST_OPTIONS = {"tta": {"enabled": False, "scales": [0.75, 1.0, 1.25], "
 
 SECTIONS = (
     *("model", "dataloader", "optimizer", "lr_multiplier", "train", "data", "test", "task"),
-    *("train.amp", "train.checkpointer", "train.ddp", "train.ema", "test.tta"),
+    *("train.amp", "train.checkpointer", "train.ddp", "train.ema", "test.tta", "dataloader.evaluator"),
     *(f"dataloader.{split}{below}" for split in ("train", "test") for below in ("", ".dataset", ".mapper")),
 )
 """Parts of a config that have keys below them."""
+
+OPTIONAL_TEXTS = ("train.init_checkpoint", "dataloader.evaluator.output_dir")
+TEXTS = ("train.output_dir", "train.device", *OPTIONAL_TEXTS)
 
 MISSING = object()
 
@@ -105,9 +108,9 @@ def _check_sections(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, default=MISSING)
         if value is not MISSING and not isinstance(value, DictConfig):
             raise UserError(f"{key}={value} must have keys and values; leave it out, or change single keys below it.")
-    for key in ("train.output_dir", "train.device"):
+    for key in TEXTS:
         value = OmegaConf.select(cfg, key, default=MISSING)
-        if value is not MISSING and not isinstance(value, str):
+        if value is not MISSING and not isinstance(value, str) and (value is not None or key not in OPTIONAL_TEXTS):
             raise UserError(f"{key}={value} must be a text.")
 
 
