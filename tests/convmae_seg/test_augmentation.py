@@ -8,6 +8,7 @@ from detectron2.data import transforms as T
 
 from convmae_seg.augmentation import PadToSize, PhotometricDistortion, ResizeKeepRatio, _saturate, _turn_hue
 from lazyrun.data.loader import seeded
+from pretrain.common.errors import UserError
 
 MEAN = (123.675, 116.28, 103.53)
 
@@ -20,6 +21,14 @@ MEAN = (123.675, 116.28, 103.53)
 def test_the_test_size_is_2048_by_512_keeping_the_ratio(size, expected):
     image = np.zeros((*size, 3), np.uint8)
     assert ResizeKeepRatio(512).get_transform(image).apply_image(image).shape == (*expected, 3)
+
+
+@pytest.mark.parametrize(
+    "edges", [(0, 4.0), (float("-inf"), 4.0), (512, float("nan")), (512, 0.5), (512, float("inf"))]
+)
+def test_edges_that_are_none(edges):
+    with pytest.raises(UserError, match=rf"short_edge={edges[0]} and aspect={edges[1]} must be numbers of at least 1"):
+        ResizeKeepRatio(*edges)
 
 
 def test_training_sizes_span_half_to_double():

@@ -199,6 +199,10 @@ def test_another_number_of_classes_than_the_model_has(tmp_path):
     [
         ("model.ignore_label=0", r"model\.ignore_label=0: .* leave it out, data\.ignore_label says"),
         ("dataloader.test.dataset.names=[a,b]", r"names=\['a', 'b'\] must be one name"),
+        (
+            "dataloader.evaluator.dataset_name=other",
+            r"dataset_name=other must be \S+, which dataloader\.test",
+        ),
     ],
 )
 def test_options_that_contradict_how_label_maps_are_read(tmp_path, override, message):

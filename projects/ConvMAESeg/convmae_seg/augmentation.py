@@ -5,6 +5,7 @@ differs: detectron2 resizes with Pillow, which smooths when it shrinks, to a box
 pads with one number; torchvision's `RandomPhotometricDistort` multiplies the brightness instead of shifting it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -24,9 +25,12 @@ class ResizeKeepRatio(T.Augmentation):
 
     Args:
         short_edge: in pixels.
-        aspect: longest allowed long edge, in units of `short_edge`.
+        aspect: longest allowed long edge, in units of `short_edge`, at least 1.
         scale_range: both edges are multiplied by a factor drawn from here.
         enlarge: False leaves smaller images as they are.
+
+    Raises:
+        UserError: one of the edges is none.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class ResizeKeepRatio(T.Augmentation):
         enlarge: bool = True,
     ):
         super().__init__()
+        if not (1 <= short_edge < math.inf and 1 <= aspect < math.inf):
+            raise UserError(f"short_edge={short_edge} and aspect={aspect} must be numbers of at least 1.")
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:

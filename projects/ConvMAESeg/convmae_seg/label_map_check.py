@@ -176,6 +176,8 @@ def check_datasets(cfg: DictConfig, *, training: bool = True) -> list[LabelMapRe
         names = cfg.dataloader[split].dataset.names
         if split == "test" and not isinstance(names, str):
             raise UserError(f"dataloader.test.dataset.names={names} must be one name: evaluate data sets one by one.")
+        if split == "test" and (name := cfg.dataloader.evaluator.get("dataset_name", names)) != names:
+            raise UserError(f"dataloader.evaluator.dataset_name={name} must be {names}, which dataloader.test loads.")
         for name in [names] if isinstance(names, str) else names:
             _check_registered(name)
             report = check_label_maps(name, max_corrupt=share_of_corrupt(cfg))

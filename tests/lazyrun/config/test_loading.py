@@ -49,9 +49,13 @@ def test_bad_override(override, message):
         ("test.tta.scales=[1,big]", r"test\.tta\.scales=\[1, 'big'\] must be numbers"),
         ("data.image_size=large", r"data\.image_size=large must be a number, such as 64"),
         ("train.amp.enabled=no", r"train\.amp\.enabled=no must be true or false"),
+        ("train.max_iter=99999999999999999999", r"train\.max_iter=9+: whole numbers must be below 2\*\*31"),
+        ("train.max_iter=-2147483648", r"train\.max_iter=-2147483648: whole numbers must be below"),
+        ("train.max_iter=-inf", r"train\.max_iter=-inf must be a whole number, such as \d+"),
+        ("test.tta.scales=[1,99999999999]", r"test\.tta\.scales=\[1, 99999999999\]: whole numbers"),
     ],
 )
-def test_text_in_place_of_numbers_and_switches(override, message):
+def test_values_of_another_kind(override, message):
     for config in (CONFIG, SEGMENTATION):
         with pytest.raises(UserError, match=message):
             load_config(config, [override])
@@ -199,6 +203,11 @@ def test_a_section_that_is_none(key):
 def test_texts(override):
     with pytest.raises(UserError, match=r"must be a text|must be"):
         load_config(CONFIG, [override])
+
+
+def test_what_may_be_large_or_infinite():
+    cfg = load_config(CONFIG, ["train.seed=9223372036854775807", "optimizer.lr=inf"])
+    assert cfg.train.seed == 2**63 - 1 and cfg.optimizer.lr == float("inf")
 
 
 def test_an_evaluator_may_write_nothing():

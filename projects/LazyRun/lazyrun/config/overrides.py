@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ __all__ = ["apply_overrides"]
 
 SWITCHES_OR_NAMES = ("train.compile",)
 """False by default, but not only true and false are values."""
+
+WHOLE = 2**31
+"""What whole numbers stay below: many end in code that has no room for larger ones. A seed may be larger."""
 
 PATH_KEYS = re.compile(
     r"data\.(train|val|cache|class_names|(train|val)_(json|images|labels))|train\.(output_dir|init_checkpoint)"
@@ -148,9 +152,10 @@ def _check_key(cfg: DictConfig, key: str) -> None:
 
 
 def _check_kind(key: str, value: object, current: object) -> None:
-    """Raises UserError if an override has a value in place of keys, or text in place of numbers, or true or false.
+    """Raises UserError if an override has a value in place of keys, or text in place of numbers, or true or false, or
+    a number that is out of reach: beyond 31 bits, or infinite where whole ones are.
 
-    Which numbers fit, and whether a list or null does, is for the receiver to say.
+    Which other numbers fit, and whether a list or null does, is for the receiver to say.
     """
     if isinstance(current, dict) and current and not isinstance(value, dict) and value is not None:
         raise UserError(
@@ -163,6 +168,12 @@ def _check_kind(key: str, value: object, current: object) -> None:
         raise UserError(f"{key}={value} must be {what}, such as {current}.")
     if expected == {"switch"} and "text" in given and key not in SWITCHES_OR_NAMES:
         raise UserError(f"{key}={value} must be true or false.")
+    whole = {type(leaf) for leaf in _leaves(current) if leaf is not None} == {int}
+    for number in (leaf for leaf in _leaves(value) if _kind(leaf) == "number"):
+        if isinstance(number, int) and abs(number) >= WHOLE and key != "train.seed":
+            raise UserError(f"{key}={value}: whole numbers must be below 2**31.")
+        if whole and not math.isfinite(number):
+            raise UserError(f"{key}={value} must be a whole number, such as {current}.")
 
 
 def _kind(leaf: object) -> str | None:
