@@ -47,7 +47,7 @@ def test_detectors_without_proposals(name):
     assert built.max_detections_per_image == 2000 and built.test_topk_candidates >= 1000
 
 
-@pytest.mark.parametrize("value", ["0", "-3", "1.5", "true", "99999999999999999999"])
+@pytest.mark.parametrize("value", ["0", "-3", "1.5", "true", "1000001"])
 def test_no_number(value):
     with pytest.raises(UserError, match=r"data\.max_detections=\S+ must be a whole number from 1 to 1000000"):
         load_config(str(REPO / CONFIG), [f"data.max_detections={value}"])
