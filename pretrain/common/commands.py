@@ -18,6 +18,7 @@ __all__ = [
     "exit_on_user_error",
     "is_out_of_memory",
     "message_of",
+    "name_of_signal",
     "run_command",
     "shows_tracebacks",
 ]
@@ -27,6 +28,7 @@ SHOW_TRACEBACK = "SHOW_TRACEBACK"
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory", "Failed to allocate")
+LOADER_ENDED = "DataLoader worker (pid"
 UNWRITTEN = ("unexpected pos", "PytorchStreamWriter failed")
 """Parts of the messages of PyTorch, OpenCV and the operating system."""
 
@@ -95,8 +97,13 @@ def exit_on_user_error() -> Iterator[None]:
         if shows_tracebacks():
             raise
         if is_first_to_tell():
-            print("stopped by Ctrl-C", file=sys.stderr)
+            print(f"stopped by {name_of_signal(signal.SIGINT)}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def name_of_signal(signum: int) -> str:
+    """What users call it."""
+    return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -107,11 +114,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 def message_of(error: BaseException) -> str | None:
     """The message of a mistake, without the traceback that one from a loader's process has in front; None of a bug.
 
-    PyTorch has a RuntimeError for what it cannot allocate and for what it cannot write.
+    PyTorch has a RuntimeError for what it cannot allocate, for what it cannot write, and for a loader's process that
+    has ended.
     """
     message = str(error).strip()
     if is_out_of_memory(error):
         return f"{_NO_MEMORY} ({message.splitlines()[0][:200]})" if message else _NO_MEMORY
+    if message.startswith(LOADER_ENDED):
+        return (
+            f"A process that reads images has ended ({message.splitlines()[0]}). What it printed tells why; without a "
+            "word it was killed, as when memory is out: then take fewer such processes, --num_workers or "
+            "dataloader.train.num_workers."
+        )
     if any(text in message for text in UNWRITTEN):
         return "A file could not be written; is the disk full? What was written before is intact."
     if not isinstance(error, UserError | OSError | NonFiniteError):

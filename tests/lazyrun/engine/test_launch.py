@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from lazyrun.engine.launch import _forward_to_children, _run, launch
+from lazyrun.engine.launch import _ForwardToChildren, _run, launch
 from pretrain.common.errors import UserError
 
 
@@ -99,6 +99,31 @@ def test_ctrl_c_of_the_starting_process_lets_its_children_save():
     """They may have got the Ctrl-C of the terminal already; a second one would not wait."""
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     child.start()
-    _forward_to_children(signal.SIGINT, None)
+    forward = _ForwardToChildren()
+    forward(signal.SIGINT, None)
     child.join(30)
-    assert child.exitcode == -signal.SIGTERM
+    assert child.exitcode == -signal.SIGTERM and forward.received == signal.SIGINT
+
+
+def test_a_signal_before_there_are_children_is_not_lost():
+    with pytest.raises(SystemExit) as stop:
+        _ForwardToChildren()(signal.SIGTERM, None)
+    assert stop.value.code == 143
+
+
+@pytest.mark.parametrize(("code", "says"), [(-signal.SIGTERM, "stopped by Ctrl-C\n"), (143, ""), (1, "")])
+def test_a_run_that_was_asked_to_stop_ends_so(code, says, monkeypatch, capsys, signal_handlers):
+    """Its processes end by whichever signal came first, those that start or have saved without a word."""
+
+    def ends(*_, **__):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        os.kill(os.getpid(), signal.SIGINT)
+        child.join(30)
+        raise ProcessExitedException("ended", 1, 123, code, "SIGTERM" if code < 0 else None)
+
+    monkeypatch.setattr("lazyrun.engine.launch.detectron2_launch", ends)
+    cfg = OmegaConf.create({"train": {"device": "cpu", "output_dir": "output/run"}})
+    with pytest.raises(SystemExit) as stop:
+        launch(tell, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"), cfg)
+    assert (stop.value.code, capsys.readouterr().err) == (1 if code == 1 else 130, says)

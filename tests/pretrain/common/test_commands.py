@@ -2,14 +2,17 @@
 
 import argparse
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from pretrain.common import utf8
-from pretrain.common.commands import add_launcher_option, exit_on_user_error
+from pretrain.common.commands import add_launcher_option, exit_on_user_error, message_of
 
 NAME = "Prüfling 카드.txt"
 
@@ -51,3 +54,13 @@ def test_the_option_of_the_launcher_before_torchrun(option):
     parser = argparse.ArgumentParser()
     add_launcher_option(parser)
     assert vars(parser.parse_args([option])) == {} and "local" not in parser.format_help()
+
+
+def test_a_loader_process_that_was_killed():
+    """It is nobody's bug in the code, and none of the run's overrides are to blame for it."""
+    loader = DataLoader(range(4), num_workers=1, worker_init_fn=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError) as error:
+        list(loader)
+    assert re.match(
+        r"A process that reads images has ended \(DataLoader worker \(pid.*--num_workers", message_of(error.value)
+    )

@@ -19,6 +19,7 @@ from torch import nn
 
 from lazyrun.engine.checkpoint import RunCheckpointer
 from lazyrun.engine.ema import WeightAverage
+from pretrain.common.commands import name_of_signal
 from pretrain.common.devices import peak_memory_bytes
 from pretrain.common.files import replacing
 
@@ -115,7 +116,7 @@ class SaveOnSigterm(HookBase):
                 raise SystemExit(128 + self.received)
             yield
         except SystemExit:
-            logger.warning(f"{_name(self.received)}: stopped in the evaluation; --resume evaluates first.")
+            logger.warning(f"{name_of_signal(self.received)}: stopped in the evaluation; --resume evaluates first.")
             raise
         finally:
             self.all_is_saved = False
@@ -128,17 +129,13 @@ class SaveOnSigterm(HookBase):
         self.checkpointer.save(name, iteration=self.trainer.iter)
         comm.synchronize()
         logger.warning(
-            f"{_name(received)}: saved {name}.pth after iteration {self.trainer.iter}; continue with --resume."
+            f"{name_of_signal(received)}: saved {name}.pth after iteration {self.trainer.iter}; continue with --resume."
         )
         raise SystemExit(128 + received)
 
     def _anyone_received(self) -> int:
         """All processes must stop after the same iteration, though the signal reaches them at different ones."""
         return max(comm.all_gather(self.received))  # over gloo: no GPU has to wait for it
-
-
-def _name(signum: int) -> str:
-    return "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
 
 
 class SavedEvalHook(EvalHook):

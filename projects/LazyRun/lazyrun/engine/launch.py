@@ -18,12 +18,14 @@ from omegaconf import DictConfig
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from pretrain.common.commands import exit_on_user_error
+from pretrain.common.commands import exit_on_user_error, name_of_signal
 from pretrain.common.devices import check_device
 from pretrain.common.errors import UserError
 
 __all__ = ["launch"]
 
+_ASKED_TO_STOP = [code for s in (signal.SIGTERM, signal.SIGINT) for code in (-s, 128 + s)]
+"""Exit codes of processes that a signal ended, or that ended on it by themselves."""
 
 Main = Callable[[Namespace, DictConfig | None], None]
 
@@ -61,12 +63,13 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
     if device != "cpu" and args.num_gpus > visible:
         raise UserError(f"--num-gpus {args.num_gpus}, but {visible} GPUs are visible.")
     several = args.num_gpus * args.num_machines > 1
+    told = multiprocessing.get_context("spawn").Event() if several else None
+    forward = _ForwardToChildren()
     if several:
         for signum in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(signum) is not signal.SIG_IGN:
-                signal.signal(signum, _forward_to_children)
-    told = multiprocessing.get_context("spawn").Event() if several else None
-    with _telling_of_ends(cfg, told):
+                signal.signal(signum, forward)
+    with _telling_of_ends(cfg, told, forward):
         detectron2_launch(
             _run,
             args.num_gpus,
@@ -78,8 +81,12 @@ def launch(main: Main, args: Namespace, cfg: DictConfig) -> None:
 
 
 @contextmanager
-def _telling_of_ends(cfg: DictConfig, told: Event | None) -> Iterator[None]:
-    """Ends this process if one that it started has ended early, and says so unless that one did, as `told` says."""
+def _telling_of_ends(cfg: DictConfig, told: Event | None, forward: "_ForwardToChildren") -> Iterator[None]:
+    """Ends this process if one that it started has ended early, and says so unless that one did, as `told` says.
+
+    A run that was asked to stop has the exit code of that signal, whichever way its processes ended by it: one that is
+    starting, or has saved already, ends at once, and in a terminal each gets both Ctrl-C and what is passed on.
+    """
 
     def is_news(record: logging.LogRecord) -> bool:
         is_told = told is not None and told.is_set()
@@ -90,6 +97,10 @@ def _telling_of_ends(cfg: DictConfig, told: Event | None) -> Iterator[None]:
     try:
         yield
     except ProcessExitedException as e:
+        if forward.received and e.exit_code in _ASKED_TO_STOP:
+            if e.exit_code < 0 and not (told is not None and told.is_set()):
+                print(f"stopped by {name_of_signal(forward.received)}", file=sys.stderr)
+            sys.exit(128 + forward.received)
         if e.exit_code > 0 or (told is not None and told.is_set()):
             sys.exit(max(e.exit_code, 1))
         sys.exit(
@@ -135,11 +146,22 @@ def _join_torchrun(main: Main, args: Namespace, cfg: DictConfig) -> None:
     _run(main, args, cfg)
 
 
-def _forward_to_children(*_: object) -> None:
-    """The starting process only waits; its children are the ones that train.
+class _ForwardToChildren:
+    """Handles signals in the starting process, which only waits; its children are the ones that train.
 
     A Ctrl-C in a terminal reaches them without it, and a second one would end them at once: they get SIGTERM.
+
+    Attributes:
+        received: the first signal, or 0.
     """
-    for child in multiprocessing.active_children():
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGTERM)
+
+    received = 0
+
+    def __call__(self, signum: int, _: object) -> None:
+        self.received = self.received or signum
+        children = multiprocessing.active_children()
+        for child in children:
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)
+        if not children:  # they would start all the same
+            sys.exit(128 + signum)
