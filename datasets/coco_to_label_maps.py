@@ -5,7 +5,7 @@ Label 0 is the category with the smallest id, and so on; 255, to be ignored, is 
 Where objects overlap, the smaller one is in front. Every image of the file gets a label map of its name:
 
     python datasets/coco_to_label_maps.py coco/annotations/instances_val2017.json coco_labels/val2017
-    … data.val_images=coco/val2017 data.val_labels=coco_labels/val2017 \
+    … data.val_images=coco/val2017 data.val_labels=coco_labels/val2017 \\
         data.class_names=coco_labels/val2017.txt data.ignore_label=255
 
 The class names are written beside the folder. Any file in COCO's format with fewer than 255 categories will do.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Join COCO images to large ones with many small objects, to try sliced prediction.
 
-    python datasets/tile_coco.py output/demo/datasets/shapes/annotations/instances_val.json \
+    python datasets/tile_coco.py output/demo/datasets/shapes/annotations/instances_val.json \\
         output/demo/datasets/shapes/val output/large --rows 4
 
 puts 4x4 consecutive images into each large one: output/large/images, and output/large/annotations.json with their

@@ -1,6 +1,7 @@
 """Every command answers `--help`, and refuses an option that it does not have, before it imports what takes seconds."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,4 @@ def test_help_and_refusal_import_nothing_heavy(command):
     )
     assert run.stdout.splitlines()[-1] == "[0, 2] []", run.stderr
     assert run.stdout.startswith("usage: ") and "error: " in run.stderr
+    assert not re.search(r"\S {4,}--", run.stdout), "a line of an example lost its backslash"

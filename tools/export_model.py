@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Export a model for use without this project, and compare the file with the model it was made from.
 
-    python tools/export_model.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
+    python tools/export_model.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \\
         --output detector.onnx --compare photos/
 
 The suffix of --output decides what is written:

@@ -5,7 +5,7 @@
 
 The first name is the folder of a run, whose config and best weights are taken. Both can be named instead:
 
-    python tools/predict.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \
+    python tools/predict.py --config-file output/mine/config.yaml --weights output/mine/model_best.pth \\
         --input photos/ 'more/**/*.jpg' --output predicted
 
 The output folder gets

@@ -4,7 +4,7 @@ the detector does worst on, predictions beside ground truth.
 
 Writes report.html, one self-contained page, and every picture of it as PNG.
 
-    python tools/visualize_results.py --results output/inference/coco_instances_results.json \
+    python tools/visualize_results.py --results output/inference/coco_instances_results.json \\
         --annotations datasets/coco/annotations/instances_val2017.json --output report
 
 The annotations may be in any format that training reads. Results and annotations are matched by the names of images and
