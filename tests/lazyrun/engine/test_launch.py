@@ -116,12 +116,10 @@ def test_a_run_that_was_asked_to_stop_ends_so(code, says, monkeypatch, capsys, s
     """Its processes end by whichever signal came first, those that start or have saved without a word."""
 
     def ends(*_, **__):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-        child.start()
         os.kill(os.getpid(), signal.SIGINT)
-        child.join(30)
         raise ProcessExitedException("ended", 1, 123, code, "SIGTERM" if code < 0 else None)
 
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: [Namespace(pid=None)])
     monkeypatch.setattr("lazyrun.engine.launch.detectron2_launch", ends)
     cfg = OmegaConf.create({"train": {"device": "cpu", "output_dir": "output/run"}})
     with pytest.raises(SystemExit) as stop:
