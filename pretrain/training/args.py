@@ -10,7 +10,7 @@ from pretrain.common.decoders import DECODERS, DEFAULT_DECODER
 from pretrain.common.errors import UserError
 from pretrain.common.precisions import PRECISIONS
 from pretrain.names import MODELS, VIDEO_MODELS, has_class_token, per_stage
-from pretrain.training.argument_checks import check_above_zero, check_at_least, check_in_range, check_seed
+from pretrain.training.argument_checks import check_above_zero, check_at_least, check_in_range, check_paths, check_seed
 from pretrain.training.fsdp_args import add_fsdp_option, check_fsdp
 from pretrain.training.shard_args import add_shard_window
 from pretrain.training.target_args import add_target_arguments, check_target_arguments
@@ -293,6 +293,7 @@ def check_run_arguments(args: argparse.Namespace) -> None:
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:
-    """Raises UserError for values out of range among those of :func:`add_data_arguments`."""
+    """Raises UserError for paths without a name, and for values out of range of :func:`add_data_arguments`."""
+    check_paths(args)
     check_at_least(args, 0, "num_workers")
     check_in_range(args, 0, 1, "max_corrupt")

@@ -3,8 +3,9 @@
 import argparse
 
 from pretrain.common.errors import UserError
+from pretrain.common.output_folder import check_output_folder
 
-__all__ = ["check_above_zero", "check_at_least", "check_in_range", "check_seed"]
+__all__ = ["check_above_zero", "check_at_least", "check_in_range", "check_paths", "check_seed"]
 
 LARGEST_SEED = 2**31
 
@@ -29,6 +30,13 @@ def check_seed(args: argparse.Namespace) -> None:
     """Raises UserError unless `--seed` is one of NumPy's, also with the rank of a process added to it."""
     if not 0 <= args.seed < LARGEST_SEED:
         raise UserError(f"--seed must be at least 0 and below 2**31, got {args.seed}.")
+
+
+def check_paths(args: argparse.Namespace) -> None:
+    """Raises UserError for data or an output folder without a name: the current folder is hardly meant."""
+    if not args.data_path:
+        raise UserError("--data_path is empty; name the data, or . for the current folder.")
+    check_output_folder("--output_dir", args.output_dir)
 
 
 def check_above_zero(args: argparse.Namespace, *names: str) -> None:

@@ -84,7 +84,7 @@ class Checkpoints:
         for path in self.files():
             try:
                 load_unfilled(path)
-            except UserError as e:
+            except (UserError, FileNotFoundError) as e:  # the latter of a link to a disk that is gone
                 logger.warning("%s Looking for an earlier checkpoint of this run.", e)
                 self.damaged.append(path)
                 first = first or str(e)
@@ -98,8 +98,10 @@ class Checkpoints:
         """Renames the files that could not be read, as their steps may be greater than those still to come."""
         for path in self.damaged:
             aside = path.with_name(f"{path.name}.damaged")
-            if aside.is_dir():  # of the same step, damaged before; a file would be replaced, a folder is in the way
+            if aside.is_dir():  # of the same step, damaged before; in the way unless both are files
                 remove_folder(aside)
+            elif path.is_dir():
+                aside.unlink(missing_ok=True)
             path.rename(aside)
             logger.warning("%s is %s now.", path, aside.name)
         self.damaged = []

@@ -68,6 +68,12 @@ def test_damaged_files_are_passed_over(run, caplog):
     assert newest_intact(run).name == "model_0000001.pth" and "model_0000007.pth is no checkpoint" in caplog.text
 
 
+def test_a_link_to_nowhere_is_passed_over(run, caplog):
+    (run / "model_0000007.pth").symlink_to(run / "gone.pth")
+    (run / "last_checkpoint").write_text("model_0000007.pth")
+    assert newest_intact(run).name == "model_0000005.pth" and "model_0000007.pth does not exist" in caplog.text
+
+
 def test_nothing_left_to_resume_from(run):
     for file in run.glob("model_0*.pth"):
         file.write_bytes(b"")

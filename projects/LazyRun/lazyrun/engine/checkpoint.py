@@ -29,7 +29,7 @@ def resumable_files(folder: str | os.PathLike) -> list[Path]:
     files = [file for file in Path(folder).glob("model_*.pth") if file.name not in WEIGHTS_ALONE]
     tag = Path(folder) / TAG
     tagged = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
-    return sorted(files, key=lambda file: (file.name == tagged, file.stat().st_mtime_ns), reverse=True)
+    return sorted(files, key=lambda file: (file.name == tagged, file.lstat().st_mtime_ns), reverse=True)
 
 
 def earlier_checkpoints(folder: str | os.PathLike, iteration: int) -> list[str]:
@@ -52,7 +52,7 @@ def newest_intact(folder: str | os.PathLike) -> Path | None:
     for file in files:
         try:
             content = load_checkpoint(file)
-        except UserError as e:
+        except (UserError, FileNotFoundError) as e:  # the latter of a link to a disk that is gone
             logger.warning(f"{e} Looking for an older checkpoint of this run.")
             continue
         if isinstance(content, dict) and "model" in content:

@@ -20,6 +20,7 @@ from lazyrun.engine.checkpoint import WEIGHTS_ALONE, newest_intact, resumable_fi
 from lazyrun.modeling.weights import weight_loader_packages
 from pretrain.common.errors import UserError
 from pretrain.common.files import replacing
+from pretrain.common.output_folder import check_output_folder
 
 __all__ = ["choose_output_dir", "find_run", "set_up_logging", "write_config"]
 
@@ -53,8 +54,9 @@ def choose_output_dir(cfg: DictConfig, *, resume: bool, eval_only: bool) -> Path
     config and log as they are.
 
     Raises:
-        UserError: it holds a run that would be overwritten, or is the name of a file.
+        UserError: it holds a run that would be overwritten, is the name of a file, or no name.
     """
+    check_output_folder("train.output_dir", cfg.train.output_dir)
     folder = Path(cfg.train.output_dir)
     if not (eval_only or resume) and resumable_files(folder):
         raise UserError(

@@ -34,14 +34,18 @@ from pretrain.__main__ import main as pretrain_main
         (dict(lr=0), "--lr must be above 0, got 0.0"),
         (dict(blr="inf"), "--blr must be above 0, got inf"),
         (dict(shard_window=-1), "--shard_window must be at least 0, got -1"),
+        (dict(data_path=""), "--data_path is empty; name the data, or . for the current folder"),
+        (dict(output_dir=""), "--output_dir is empty; name a folder, or . for the current one"),
+        (dict(output_dir="run\udcff"), r"--output_dir 'run\\udcff' is not UTF-8; choose another name"),
         (dict(picture_epochs=0), "--picture_epochs must be at least 1, got 0"),
     ],
 )
-def test_mistakes_get_one_clear_message(images, tmp_path, overrides, message):
+def test_mistakes_get_one_clear_message(images, tmp_path, overrides, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what is not refused may write there
     if overrides.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit, match=message) as e:
-        pretrain_main(arguments(images, tmp_path / "out", **overrides))
+        pretrain_main(arguments(images, **dict(output_dir=tmp_path / "out") | overrides))
     assert "\n" not in str(e.value)
     assert not (tmp_path / "out").exists()
 
