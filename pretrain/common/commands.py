@@ -97,7 +97,7 @@ def exit_on_user_error() -> Iterator[None]:
         if shows_tracebacks():
             raise
         if is_first_to_tell():
-            print(f"stopped by {name_of_signal(signal.SIGINT)}", file=sys.stderr)
+            print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -31,8 +31,8 @@ SECTIONS = (
 )
 """Parts of a config that have keys below them."""
 
-OPTIONAL_TEXTS = ("train.init_checkpoint", "dataloader.evaluator.output_dir")
-TEXTS = ("train.output_dir", "train.device", *OPTIONAL_TEXTS)
+TEXTS = ("train.output_dir", "train.device")
+TEXTS_OR_NONE = ("train.init_checkpoint", "dataloader.evaluator.output_dir")
 
 MISSING = object()
 
@@ -103,14 +103,14 @@ def _default_data_options(task: Task) -> dict[str, Any]:
 
 
 def _check_sections(cfg: DictConfig) -> None:
-    """Raises UserError if a part of the config that has keys below it is something else."""
+    """Raises UserError if a part of the config that has keys below it, or is a text, is something else."""
     for key in SECTIONS:
         value = OmegaConf.select(cfg, key, default=MISSING)
         if value is not MISSING and not isinstance(value, DictConfig):
             raise UserError(f"{key}={value} must have keys and values; leave it out, or change single keys below it.")
-    for key in TEXTS:
-        value = OmegaConf.select(cfg, key, default=MISSING)
-        if value is not MISSING and not isinstance(value, str) and (value is not None or key not in OPTIONAL_TEXTS):
+    for key in (*TEXTS, *TEXTS_OR_NONE):
+        value = OmegaConf.select(cfg, key, default="")
+        if not isinstance(value, str) and not (value is None and key in TEXTS_OR_NONE):
             raise UserError(f"{key}={value} must be a text.")
 
 

@@ -160,7 +160,7 @@ def _check_kind(key: str, value: object, current: object) -> None:
     if isinstance(current, dict) and current and not isinstance(value, dict) and value is not None:
         raise UserError(
             f"{key}={value} must have keys and values; change single ones below it, such as "
-            f"{key}.{next(iter(current))}, or leave it out with null."
+            f"{key}.{next(iter(current))}."
         )
     expected, given = ({_kind(leaf) for leaf in _leaves(v)} - {None} for v in (current, value))
     if expected == {"number"} and not given <= {"number"}:

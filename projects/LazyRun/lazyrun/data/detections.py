@@ -15,9 +15,6 @@ __all__ = ["max_detections", "set_max_detections"]
 USUAL = 100
 """What detectron2's models give where their config does not say, and what COCO's metrics count."""
 
-LARGEST = 10**6
-"""More than any image has, and no number that C++ has no room for."""
-
 DENSE = "max_detections_per_image"
 """The number in models that detect without proposals, such as RetinaNet."""
 
@@ -38,13 +35,13 @@ def set_max_detections(cfg: DictConfig) -> None:
     Proposals become as many, where there are fewer in evaluation; training is not changed.
 
     Raises:
-        UserError: it is no whole number from 1 to a million.
+        UserError: it is no whole number above 0.
     """
     count = cfg.data.get("max_detections")
     if count is None:
         return
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= LARGEST:
-        raise UserError(f"data.max_detections={count} must be a whole number from 1 to {LARGEST}.")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UserError(f"data.max_detections={count} must be a whole number, at least 1.")
     for node, key in _places(cfg.model):
         node[key] = count
     proposals = cfg.model.get("proposal_generator")
